@@ -1,0 +1,48 @@
+# make simulate   install and run the flagship example
+# make test       install and run every test but the nightly ones
+# make nightly    the slow tests            make lint    style
+# make bench      speed of the command      make clean   remove what make made
+#
+# PYTHON is the interpreter to start from, VENV where to install, PIP_FLAGS go to pip, e.g. a CPU-only torch:
+#   make test PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP_FLAGS ?=
+WORKERS ?= 2
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
+
+.PHONY: simulate test nightly lint bench clean
+.DELETE_ON_ERROR:
+
+simulate: $(VENV)/.installed
+	$(BIN)/tensorcast simulate --model deepseek-v3 --hw ascend-910b --tp 8
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+nightly: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m nightly -n $(WORKERS)
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/speed.py
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps are older than these files only when something has to be installed again.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(INSTALL) -e .
+	touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(INSTALL) -e ".[test]"
+	touch $@ $(VENV)/.installed

@@ -1,0 +1,28 @@
+"""`tensorcast cache`: the traced models kept on disk."""
+
+from __future__ import annotations
+
+import click
+
+from tensorcast.cli.options import debug_option, json_flag
+from tensorcast.cli.table import print_facts
+
+
+@click.command("cache", short_help="Show or empty the cache of traced models.")
+@click.argument("action", type=click.Choice(["info", "clear"]))
+@json_flag
+@debug_option
+def command(action: str, as_json: bool, debug: bool) -> None:
+    """Show where traced models are kept and how large they are (info), or delete them (clear).
+
+    The folder is the user's cache folder, or TENSORCAST_CACHE.
+    """
+    from tensorcast.trace import cache
+
+    facts = cache.info() if action == "info" else {"deleted": cache.clear()}
+    if as_json:
+        from tensorcast.report.json import dumps
+
+        click.echo(dumps(facts), nl=False)
+    else:
+        print_facts(facts)

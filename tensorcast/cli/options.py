@@ -1,0 +1,131 @@
+"""Option types and helpers shared by the verbs: what a value must look like is checked here, at the edge."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+
+class Whole(click.ParamType):
+    """A whole number of at least `least`."""
+
+    name = "N"
+
+    def __init__(self, least: int = 1) -> None:
+        self.least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            number = int(str(value))
+        except ValueError:
+            number = None
+        # int() also reads "1_000", " 7" and Arabic digits; a typing slip must not become a figure.
+        plain = str(value).lstrip("-").isascii() and str(value).lstrip("-").isdigit()
+        if number is None or not plain or number < self.least:
+            self.fail(f"{value!r} is not a whole number of at least {self.least}", param, ctx)
+        return number
+
+
+class Fraction(click.ParamType):
+    """A number between 0 and 1; `open_below` excludes 0."""
+
+    name = "X"
+
+    def __init__(self, *, open_below: bool) -> None:
+        self.open_below = open_below
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = math.nan
+        if not (0 <= number <= 1) or (self.open_below and number == 0):
+            span = "above 0 and at most 1" if self.open_below else "from 0 to 1"
+            self.fail(f"{value!r} is not a number {span}", param, ctx)
+        return number
+
+
+class Lengths(click.ParamType):
+    """Whole numbers of tokens with commas between: 128,4096,77."""
+
+    name = "N,N,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        return tuple(Whole().convert(part.strip(), param, ctx) for part in str(value).split(","))
+
+
+class Setting(click.ParamType):
+    """KEY=VALUE, the value read as YAML (`3`, `true`, `[1, 2]`, `text`); converted to a (key, value) pair."""
+
+    name = "KEY=VALUE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, object]:
+        if isinstance(value, tuple):
+            return value
+        key, equals, text = str(value).partition("=")
+        if not equals or not key.strip():
+            self.fail(f"{value!r} is not KEY=VALUE, e.g. --set num_hidden_layers=4", param, ctx)
+        import yaml
+
+        try:
+            return key.strip(), yaml.safe_load(text)
+        except yaml.YAMLError:
+            self.fail(f"{value!r}: the value is not readable; quote it, e.g. --set 'name=\"text\"'", param, ctx)
+
+
+class NonEmpty(click.ParamType):
+    """A text that is not blank."""
+
+    name = "TEXT"
+
+    def __init__(self, name: str = "TEXT") -> None:
+        self.name = name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not str(value).strip():
+            self.fail("is empty; give a value", param, ctx)
+        return str(value)
+
+
+class Once(click.Option):
+    """An option with one value: two different values are an error, because one of them would be dropped."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, multiple=True, **kwargs)
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        given = list(dict.fromkeys(super().type_cast_value(ctx, value) or ()))
+        if len(given) > 1:
+            raise click.BadParameter(f"given twice, {given[0]} and {given[1]}; give it once", ctx, self)
+        return given[0] if given else None
+
+
+class Sectioned(click.Command):
+    """A command whose help lists its options in titled sections: title -> parameter names."""
+
+    def __init__(self, *args: Any, sections: dict[str, tuple[str, ...]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sections = sections
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        records = {param.name: param.get_help_record(ctx) for param in self.get_params(ctx)}
+        for title, names in self.sections.items():
+            with formatter.section(title):
+                formatter.write_dl([records.pop(name) for name in names])
+        # What no section names (click's own --help) is shown all the same.
+        with formatter.section("Help"):
+            formatter.write_dl([record for record in records.values() if record])
+
+
+def option(*names: str, help: str, type: click.ParamType | None = None, **kwargs: Any) -> Callable[[Any], Any]:
+    """A click option that takes one value; `kwargs` as click.option's."""
+    return click.option(*names, cls=Once, type=type or NonEmpty(), help=help, **kwargs)
+
+
+debug_option = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -1,0 +1,141 @@
+"""`tensorcast simulate`: one model, one machine, one plan."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from tensorcast.cli.options import Fraction, Lengths, NonEmpty, Sectioned, Setting, Whole, debug_option, option
+from tensorcast.cli.output import STDOUT, check_outputs, write
+from tensorcast.cli.progress import progress
+from tensorcast.errors import InputError
+
+QUANT = (
+    "auto", "none", "w8a8", "w8a8-static", "w8a16", "w4a16", "w4a8", "fp8", "fp8-block", "mxfp4", "nvfp4",
+)  # fmt: skip
+PHASES = ("auto", "prefill", "decode", "chunked")
+DOES_NOT_FIT = 3
+# The sections of --help.
+SECTIONS = {
+    "Model": ("model", "overrides", "layers", "dtype", "trust_remote_code"),
+    "Machine": ("hw", "runtime"),
+    "Plan": ("tp", "ep", "dp", "pp", "sp", "micro_batches"),
+    "Precision": ("quant", "kv_cache_dtype", "attention_quant", "exclude", "quant_lm_head"),
+    "Work": (
+        "phase", "batch", "input_len", "output_len", "max_model_len", "gpu_memory_utilization", "seq_lens",
+        "prefix_len", "chunk", "mtp", "acceptance_rate",
+    ),
+    "Kernels": ("kernel", "no_reuse", "strict", "no_cache"),
+    "Output": ("json_file", "csv_file", "top", "quiet", "require_fit", "debug"),
+}  # fmt: skip
+
+
+@click.command("simulate", cls=Sectioned, sections=SECTIONS, short_help="Latency, throughput and memory of one model on one machine.")
+@option("--model", "-m", required=True, help="Model: a known name, a folder, a config.json or a hub id.")
+@click.option("--set", "overrides", type=Setting(), multiple=True, help="Change a field of the model's config, e.g. a.b=3. Repeatable.")
+@option("--layers", type=Whole(), help="Keep only the first N layers.")
+@option("--dtype", help="Floating-point type of the model.  [default: the config's]")
+@click.option("--trust-remote-code", is_flag=True, help="Load model code found in the model's own folder.")
+@option("--hw", required=True, help="Machine: a known name or a YAML file.")
+@option("--runtime", type=click.Choice(["graph", "eager"]), help="Compiled graph or op by op.  [default: graph]")
+@option("--tp", "--tensor-parallel-size", type=Whole(), help="Devices that split each layer.  [default: 1]")
+@option("--ep", "--expert-parallel-size", type=Whole(), help="Devices that divide the experts.  [default: 1]")
+@option("--dp", "--data-parallel-size", type=Whole(), help="Copies of the attention, for data.  [default: 1]")
+@option("--pp", "--pipeline-parallel-size", type=Whole(), help="Pipeline stages.  [default: 1]")
+@option("--sp", "--ulysses-size", type=Whole(), help="Devices that split the sequence.  [default: 1]")
+@option("--micro-batches", type=Whole(), help="Micro-batches in flight in a pipeline.  [default: one per stage]")
+@option("--quant", type=click.Choice(QUANT), help="Weights and activations.  [default: auto, the checkpoint's own]")
+@option("--kv-cache-dtype", help="Number format of the KV cache.  [default: the checkpoint's own]")
+@option("--attention-quant", help="Number format of the attention products.  [default: not quantised]")
+@click.option("--exclude", type=NonEmpty("PATTERN"), multiple=True, help="Modules not to quantise: name, glob or re:regex. Repeatable.")
+@click.option("--quant-lm-head", is_flag=True, help="Quantise the output head too.")
+@option("--phase", type=click.Choice(PHASES), help="What to simulate.  [default: auto, prefill and decode]")
+@option("--batch", "--batch-size", type=Whole(), help="Sequences at a time.  [default: 1]")
+@option("--input-len", "--isl", type=Whole(), help="Prompt tokens per sequence.  [default: 4096]")
+@option("--output-len", "--osl", type=Whole(), help="Generated tokens per sequence.  [default: 1024]")
+@option("--max-model-len", type=Whole(), help="Tokens per sequence to reserve memory for.  [default: input + output]")
+@option("--gpu-memory-utilization", type=Fraction(open_below=True), help="Share of the memory that may be used.")
+@option("--seq-lens", type=Lengths(), help="Prompt tokens of each sequence of a ragged batch: 128,4096,77.")
+@option("--prefix-len", type=Whole(0), help="Prompt tokens already in the KV cache.  [default: 0]")
+@option("--chunk", type=Whole(), help="Prompt tokens per step in a chunked prefill.")
+@option("--mtp", type=Whole(0), help="Tokens predicted ahead per step.  [default: 0]")
+@option("--acceptance-rate", type=Fraction(open_below=False), help="Share of predicted tokens that are kept, 0 to 1.")
+@click.option("--kernel", type=NonEmpty("KERNEL"), multiple=True, help="OP[/VARIANT][@GLOB]=NAME: run an operator with this kernel. Repeatable.")
+@click.option("--no-reuse", is_flag=True, help="Trace every layer, not one of each kind.")
+@click.option("--strict", is_flag=True, help="An uncosted operator or an assumed figure is an error.")
+@click.option("--no-cache", is_flag=True, help="Neither read nor write the cache of traced models.")
+@option("--json", "json_file", type=NonEmpty("FILE"), help="Write the result as JSON; - is standard output.")
+@option("--csv", "csv_file", type=NonEmpty("FILE"), help="Write one row per phase and operator; - is standard output.")
+@option("--top", type=Whole(0), help="Operators to show per phase.  [default: 10]")
+@click.option("--quiet", "-q", is_flag=True, help="Print no report.")
+@click.option("--require-fit", is_flag=True, help="Exit with 3 when the model does not fit in memory.")
+@debug_option
+def command(
+    json_file: str | None,
+    csv_file: str | None,
+    top: int | None,
+    quiet: bool,
+    require_fit: bool,
+    debug: bool,
+    no_reuse: bool,
+    no_cache: bool,
+    **flags: Any,
+) -> int:
+    """How fast a model runs on a machine and whether it fits.
+
+    Times are in seconds, sizes in bytes, lengths in tokens. Example:
+
+    \b
+      tensorcast simulate --model deepseek-v3 --hw ascend-910b --tp 8
+    """
+    outputs = (("--json", json_file), ("--csv", csv_file))
+    check_outputs(outputs)
+    from tensorcast.estimate import simulate
+
+    with progress(quiet) as report:
+        estimate = simulate(**request(flags), reuse=not no_reuse, cache=not no_cache, progress=report).to_dict()
+    if json_file is not None:
+        from tensorcast.report.json import to_json
+
+        write(json_file, to_json(estimate), "--json")
+    if csv_file is not None:
+        from tensorcast.report.csv import to_csv
+
+        write(csv_file, to_csv(estimate), "--csv")
+    if not quiet and STDOUT not in (json_file, csv_file):
+        from tensorcast.report.terminal import print_report
+
+        print_report(estimate, top=10 if top is None else top)
+    return verdict(estimate, require_fit)
+
+
+def request(flags: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `tensorcast.estimate.simulate`: only what was given, so that defaults live in one place."""
+    given = {name: value for name, value in flags.items() if value not in (None, (), False)}
+    if "overrides" in given:
+        given["overrides"] = merged(given["overrides"])
+    return given
+
+
+def merged(settings: tuple[tuple[str, object], ...]) -> dict[str, object]:
+    """The `--set` pairs as a dict; a key with two values is an error."""
+    result: dict[str, object] = {}
+    for key, value in settings:
+        if key in result and result[key] != value:
+            raise InputError(f"--set {key}: given twice, {result[key]!r} and {value!r}; give it once")
+        result[key] = value
+    return result
+
+
+def verdict(estimate: dict[str, Any], require_fit: bool) -> int:
+    """The exit code: 3 when it must fit and does not, which one line on stderr says."""
+    memory = estimate["memory"]
+    if not require_fit or memory["fits"]:
+        return 0
+    from tensorcast.units import bytes_
+
+    needed, capacity = bytes_(memory["total_bytes"]), bytes_(memory["capacity_bytes"])
+    print(f"does not fit: needs {needed} per device, has {capacity}", file=sys.stderr)
+    return DOES_NOT_FIT

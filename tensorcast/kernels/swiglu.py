@@ -1,0 +1,15 @@
+"""Kernels of the swiglu op. Signature: swiglu(gate, up)."""
+
+from __future__ import annotations
+
+from tensorcast.kernels.registry import KERNELS, KernelSpec
+
+
+def _fused():
+    from tensorcast.trace.library import call
+
+    return call.swiglu
+
+
+KERNELS.register(KernelSpec("fused", "swiglu", _fused, description="act(gate)·up in one kernel", default=True))
+KERNELS.register(KernelSpec("eager", "swiglu", lambda: None, description="activation and product as two kernels"))

@@ -1,0 +1,98 @@
+"""A KV cache of any length that holds nothing: each layer answers with operators and remembers what a token costs."""
+
+from __future__ import annotations
+
+from transformers import cache_utils
+
+from tensorcast.layers.scan import STATE_FORMAT
+from tensorcast.ops.base import dtype_name, item_bytes
+from tensorcast.trace.context import current
+from tensorcast.trace.library import call
+
+
+class _Recorder:
+    """What one layer keeps, for the memory report: bytes a token (within `window`) and bytes a sequence."""
+
+    def note(self, kind: str, *, token_bytes: float = 0, sequence_bytes: float = 0, window: int = 0) -> None:
+        tracer = current().tracer
+        if tracer is not None:
+            tracer.note_cache(kind, token_bytes=token_bytes, sequence_bytes=sequence_bytes, window=window)
+
+
+class KvLayer(_Recorder, cache_utils.DynamicIndexedLayer):
+    """Keys and values of one layer with `past` tokens in front of the new ones."""
+
+    def __init__(self, past: int, window: int = 0, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.past, self.window = past, window
+        self.is_initialized = True
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        fmt = current().model.kv_format
+        elements = sum(t.shape[1] * t.shape[-1] for t in (key_states, value_states))
+        self.note("kv", token_bytes=elements * item_bytes(fmt), window=self.window)
+        return call.kv_append(key_states, value_states, self.past, fmt, self.window)
+
+    def update_indexer(self, indexer_key_states, *args, **kwargs):
+        fmt = current().model.index_format
+        self.note("index", token_bytes=indexer_key_states.shape[-1] * item_bytes(fmt))
+        return call.index_append(indexer_key_states, self.past, fmt)
+
+    update_index = update_indexer
+
+    def get_seq_length(self):
+        return self.past
+
+    def get_mask_sizes(self, query_length):
+        return self.past + int(query_length), 0
+
+
+class StateLayer(_Recorder, cache_utils.LinearAttentionLayer):
+    """Convolution and recurrent state of one layer; present when `past` tokens have been seen."""
+
+    def __init__(self, past: int, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.past = past
+        for i in range(self.number_of_states):
+            self.has_previous_state[i] = past > 0
+
+    def get_conv_state(self):
+        return _PLACEHOLDER if self.past else None
+
+    def update_conv_state(self, conv_states, state_idx=0, conv_kernel_size=None, **kwargs):
+        width = conv_kernel_size or 0
+        self.note("conv", sequence_bytes=conv_states.shape[1] * width * item_bytes(dtype_name(conv_states)))
+        return conv_states
+
+    def update_recurrent_state(self, recurrent_states, state_idx=0, **kwargs):
+        elements = recurrent_states.numel() // recurrent_states.shape[0]
+        self.note("state", sequence_bytes=elements * item_bytes(STATE_FORMAT))
+        return recurrent_states
+
+
+_PLACEHOLDER = object()
+
+
+def build_cache(config, past: int, drafts: int = 0):
+    """A cache for every decoder layer of `config` and `drafts` draft layers like the last, each with `past` tokens."""
+    kinds, options = cache_utils.get_layer_types_and_kwargs(config.get_text_config(decoder=True))
+    layers = [*zip(kinds, options, strict=True), *[(kinds[-1], options[-1])] * drafts]
+    return EmptyCache(layers=[_layer(kind, opts, past) for kind, opts in layers])
+
+
+def _layer(kind: str, options: dict, past: int):
+    if kind == "dummy":
+        return cache_utils.DummyLayer()
+    if kind in ("linear_attention", "conv"):
+        return StateLayer(past, **options)
+    return KvLayer(past, window=int(options.get("sliding_window") or 0))
+
+
+class EmptyCache(cache_utils.Cache):
+    """Layers without storage. States are answered per layer so that a step with a past takes the model's decode branch."""
+
+    def get_conv_state(self, layer_idx, state_idx=0):
+        layer = self.layers[layer_idx]
+        return layer.get_conv_state() if isinstance(layer, StateLayer) else None
+
+    get_recurrent_state = get_conv_state

@@ -1,0 +1,99 @@
+"""Multi-token prediction: draft layers behind the model, run one after another in every step.
+
+A draft layer normalises the embedding of the next token and the model's hidden state, joins them (2H → H), and runs one
+decoder layer and a norm; embedding and head are the model's own. A step with more draft tokens than draft layers runs
+the layers again.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from tensorcast.errors import DeploymentError
+from tensorcast.trace.context import current
+
+# Where published configurations say how many draft layers the checkpoint has.
+_KEYS = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers", "num_mtp_modules")
+
+
+def draft_layers(model) -> int:
+    """Draft layers that the published checkpoint has."""
+    keys = (model.profile.mtp_layers_key,) if model.profile.mtp_layers_key else _KEYS
+    described = model.blueprint.source.config
+    described = {**described, **(described.get("text_config") or {})}
+    return max((int(described.get(k) or 0) for k in keys), default=0)
+
+
+class DraftLayer(nn.Module):
+    """One draft layer: norms of embedding and hidden state, projection, decoder block, norm before the shared head."""
+
+    def __init__(self, block: nn.Module, norm: nn.Module, hidden: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.enorm = copy.deepcopy(norm)
+        self.hnorm = copy.deepcopy(norm)
+        self.eh_proj = nn.Linear(2 * hidden, hidden, bias=False, dtype=dtype)
+        self.block = block
+        self.norm = copy.deepcopy(norm)
+
+    def forward(self, embedding, hidden, **kwargs):
+        joined = torch.cat((self.enorm(embedding), self.hnorm(hidden)), dim=-1)
+        out = self.block(self.eh_proj(joined), **kwargs)
+        return self.norm(out[0] if isinstance(out, tuple) else out)
+
+
+def install_drafts(model, wanted: int) -> int:
+    """Add the checkpoint's draft layers (at most `wanted`). Returns how many."""
+    available = draft_layers(model)
+    if not available:
+        raise DeploymentError(f"--mtp {wanted}: {model.blueprint.source.name} has no multi-token-prediction layers; leave it out")
+    decoder = model.decoder
+    last, norm = decoder.layers[-1], model.final_norm
+    hidden = model.text_config.hidden_size
+    drafts = nn.ModuleList()
+    for i in range(min(wanted, available)):
+        block = _fresh_block(last, model.text_config, len(decoder.layers) + i)
+        drafts.append(DraftLayer(block.to(model.blueprint.dtype), norm, hidden, model.blueprint.dtype))
+    model.module.add_module("mtp", drafts.eval().requires_grad_(False))
+    model.drafts = drafts
+    from tensorcast.layers import linear, mlp, norm as norms
+
+    for install in (linear.install_linears, norms.install_norms, mlp.install_gated_mlps):
+        install(model)
+    return len(drafts)
+
+
+def _fresh_block(last: nn.Module, config, index: int) -> nn.Module:
+    """A decoder layer like the last one, with the configuration's per-layer lists long enough for `index`."""
+    longer = copy.copy(config)
+    for name, value in list(vars(config).items()):
+        if isinstance(value, list) and len(value) == config.num_hidden_layers:
+            longer.__dict__[name] = [*value, *[value[-1]] * (index + 1 - len(value))]
+    return type(last)(longer, layer_idx=index)
+
+
+def run_drafts(model, hidden, ids, options) -> None:
+    """Run the draft tokens of one step behind the main forward; every draft asks the shared head once.
+
+    `options` are the keyword arguments of the last decoder layer. In decode the first draft sees the tokens just
+    verified, every later one a single token.
+    """
+    decode = current().phase == "decode"
+    tokens = ids.shape[1]
+    for i in range(model.deployment.mtp):
+        if decode and i == 1 and tokens > 1:
+            hidden, ids = hidden[:, -1:], ids[:, -1:]
+            options = pytree.tree_map(lambda t: _last(t, tokens), options)
+        layer = model.drafts[i % len(model.drafts)]
+        hidden = layer(model.token_embedding(ids), hidden, **options)
+        model.output_head(hidden[:, -1:])
+
+
+def _last(value, tokens: int):
+    """The last token of a tensor that has the tokens in dimension 1."""
+    if isinstance(value, torch.Tensor) and value.dim() > 1 and value.shape[1] == tokens:
+        return value[:, -1:]
+    return value

@@ -1,0 +1,42 @@
+"""Which module gets which format: the quantisation plan, resolved against the modules that are there."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from tensorcast.layers.moe import experts_weights, is_router
+from tensorcast.layers.state import has_state, state_of
+
+
+def quantise_linears(model) -> int:
+    """Attach a QuantSpec to every linear and experts module that the plan covers. Returns how many have one."""
+    kinds = {path: kind for path, module in model.module.named_modules() if (kind := _kind(model, module))}
+    specs = model.quant.resolve(kinds)
+    for path, spec in specs.items():
+        state_of(model.module.get_submodule(path)).quant = spec
+    model.quantised = specs
+    return len(specs)
+
+
+def _kind(model, module: nn.Module) -> str | None:
+    if not has_state(module):
+        return None
+    if experts_weights(module) is not None:
+        return "experts"
+    if is_router(module):
+        return "router"
+    if isinstance(module, nn.Embedding):
+        return "embedding"
+    if isinstance(module, nn.Linear):
+        return "lm_head" if module is model.output_head else "linear"
+    return None
+
+
+def describe_attention(model) -> str:
+    """KV-cache and attention formats for the step report; empty when both are the model's own."""
+    parts = []
+    if model.kv_format != model.dtype_name:
+        parts.append(f"KV cache {model.kv_format}")
+    if model.attention_format:
+        parts.append(f"attention {model.attention_format}")
+    return f", {', '.join(parts)}" if parts else ""

@@ -1,0 +1,130 @@
+"""Layer reuse: of equal layers that get inputs of equal shapes, one is run and the rest are counted.
+
+Two layers are equal when every submodule agrees in name, class, parameter shapes and dtypes, plain attributes,
+quantisation, sharding and kernels, and the configuration says the same of both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from tensorcast.layers.state import Deployed, install, original_forward
+from tensorcast.trace.context import current
+from tensorcast.transformer_model import Stack
+
+_IGNORED = {"layer_idx", "layer_index", "training", "_is_hf_initialized", "layer_number", "idx", "index"}
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def find_stacks(model) -> list[Stack]:
+    """Lists of three or more real blocks, outermost only; their blocks report to the tracer."""
+    for path, module in model.module.named_modules():
+        if not isinstance(module, nn.ModuleList) or any(path.startswith(f"{s.path}.") for s in model.stacks):
+            continue
+        if len(module) >= 3 and all(_is_block(child) for child in module):
+            model.stacks.append(Stack(path, list(module), model.deployment.reuse))
+    for stack in model.stacks:
+        for index, block in enumerate(stack.layers):
+            install(block, f"{stack.path}.{index}", _block_forward(stack, index))
+    return model.stacks
+
+
+def _is_block(module: nn.Module) -> bool:
+    return sum(1 for _ in module.parameters()) >= 3 and sum(1 for _ in module.modules()) >= 4
+
+
+def _block_forward(stack: Stack, index: int):
+    def forward(block, *args, **kwargs):
+        context = current()
+        tracer, context.block_options = context.tracer, kwargs
+        if tracer is None or tracer.layer is not None:
+            return original_forward(block, *args, **kwargs)
+        key = (stack.path, signature(block, index), _shapes(args, kwargs)) if stack.reuse else (stack.path, index)
+        seen = tracer.blocks.get(key)
+        if seen is not None:
+            seen.layers.append(index)
+            return seen.result()
+        with tracer.block(key, stack.path, index) as seen:
+            result = original_forward(block, *args, **kwargs)
+            seen.remember(result)
+        return result
+
+    return forward
+
+
+class Seen:
+    """One traced representative: the layers it stands for and the shapes of what it returned."""
+
+    def __init__(self, index: int) -> None:
+        self.layers = [index]
+
+    def remember(self, result) -> None:
+        leaves, self._spec = pytree.tree_flatten(result)
+        self._leaves = [
+            (tuple(x.shape), x.stride(), x.dtype, x.device) if isinstance(x, torch.Tensor) else x for x in leaves
+        ]
+
+    def result(self):
+        """Fresh tensors of the same shapes: memory in use goes on as if the layer had run."""
+        leaves = [
+            torch.empty_strided(x[0], x[1], dtype=x[2], device=x[3])
+            if isinstance(x, tuple) and len(x) == 4 and isinstance(x[2], torch.dtype)
+            else x
+            for x in self._leaves
+        ]
+        return pytree.tree_unflatten(leaves, self._spec)
+
+
+def signature(block: nn.Module, index: int) -> str:
+    """Digest of everything that decides what a block emits. Computed once; deployed modules do not change."""
+    cached = block.__dict__.get("_tensorcast_signature")
+    if cached is None:
+        parts: list[object] = []
+        for name, module in block.named_modules():
+            parts.append((name, type(module).__name__, _parameters(module), _attributes(module, index)))
+        cached = block.__dict__["_tensorcast_signature"] = hashlib.sha256(repr(parts).encode()).hexdigest()
+    return cached
+
+
+def _parameters(module: nn.Module):
+    return [(n, tuple(p.shape), str(p.dtype)) for n, p in module._parameters.items() if p is not None]
+
+
+def _attributes(module: nn.Module, index: int):
+    out = []
+    for name, value in vars(module).items():
+        if name in _IGNORED or name.startswith(("_forward", "_backward", "_state_dict", "_load", "_non_persistent")):
+            continue
+        if isinstance(value, _PLAIN) or (isinstance(value, (tuple, list)) and all(isinstance(v, _PLAIN) for v in value)):
+            out.append((name, value))
+        elif isinstance(value, Deployed):
+            out.append((name, value.quant, value.shard, value.exchange, sorted((k, s.name) for k, s in value.slots.items())))
+    layer = getattr(module, "layer_idx", None)
+    config = getattr(module, "config", None)
+    if isinstance(layer, int) and config is not None:
+        out += [(n, v[layer]) for n, v in _layer_lists(config) if layer < len(v)]
+    return out
+
+
+def _layer_lists(config):
+    """Per-layer lists of a configuration: layer_types, mlp_layer_types, no_rope_layers …"""
+    if not hasattr(config, "to_dict") and hasattr(config, "_config"):
+        config = config.__dict__["_config"]
+    layers = getattr(config, "num_hidden_layers", None)
+    for name, value in vars(config).items():
+        if isinstance(value, (list, tuple)) and len(value) == layers and all(isinstance(v, _PLAIN) for v in value):
+            yield name, value
+
+
+def _shapes(*trees) -> str:
+    """Shapes and dtypes of every tensor in the arguments, and its plain values."""
+    leaves = pytree.tree_leaves(trees)
+    return repr([(tuple(x.shape), x.stride(), x.dtype) if isinstance(x, torch.Tensor) else _plain(x) for x in leaves])
+
+
+def _plain(value):
+    return value if isinstance(value, _PLAIN) else type(value).__name__

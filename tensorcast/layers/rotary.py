@@ -1,0 +1,48 @@
+"""Rotary embedding: cos and sin become one table lookup a forward, and rotating becomes one operator."""
+
+from __future__ import annotations
+
+import re
+
+from tensorcast.layers.patching import GlobalPatch
+from tensorcast.layers.state import install, original_forward, state_of
+from tensorcast.trace.context import current
+from tensorcast.trace.library import call
+
+_MODULE = re.compile(r"Rotary(Positional)?Emb(edding)?$")
+_FUNCTION = re.compile(r"^apply_(multimodal_|interleaved_)?rotary(_pos)?_emb")
+
+
+def install_rotary(model) -> int:
+    """A lookup for every rotary module, and a rotary slot for the model's rotate functions. Returns how many modules."""
+    count = 0
+    for path, module in model.module.named_modules():
+        if _MODULE.search(type(module).__name__) and not any(module.children()):
+            install(module, path, lookup_forward).slots["rotary"] = model.kernels.fill("rotary", path)
+            count += 1
+    if count:
+        model.patches.append(GlobalPatch(_FUNCTION, _rotate))
+    return count
+
+
+def lookup_forward(module, *args, **kwargs):
+    """forward of a rotary module: the shapes its own code works out, at the price of a lookup."""
+    if state_of(module).slots["rotary"].kernel is None:
+        return original_forward(module, *args, **kwargs)
+    with current().suspended():
+        tables = original_forward(module, *args, **kwargs)
+    pair = isinstance(tables, tuple)
+    looked_up = call.rotary_lookup(tables[0] if pair else tables)
+    return (looked_up, *tables[1:]) if pair else looked_up
+
+
+def _rotate(original, module_name):
+    def rotate(q, k, *args, **kwargs):
+        kernel = current().model.rotary_kernel
+        if kernel is None:
+            return original(q, k, *args, **kwargs)
+        if getattr(k, "dim", lambda: 0)() == getattr(q, "dim", lambda: 0)() and args:
+            return kernel(q, k, args[0])  # (q, k, cos, sin) or (q, k, freqs)
+        return kernel(q, q[..., :0], k)[0]  # (x, cos, sin)
+
+    return rotate

@@ -1,0 +1,103 @@
+"""Changes to a configuration asked for by the user: `--set KEY=VALUE` and `--layers N`."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping
+
+from tensorcast.errors import InputError, near_names
+from tensorcast.models.check import TEXT_PARTS
+
+DEPTH = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+PER_LAYER = (
+    "layer_types", "mlp_layer_types", "layers_block_type", "block_configs", "hybrid_override_pattern", "moe_layer_freq",
+    "attn_type_list", "indexer_types", "compress_ratios", "attn_layer_pattern", "hybrid_layer_pattern",
+    "no_rope_layers", "sliding_window_pattern_list", "intermediate_size", "num_key_value_heads", "use_index_layers",
+)  # fmt: skip
+"""Fields that may hold one entry a layer (a list, or one letter a layer)."""
+LAYER_NUMBERS = ("moe_layers", "full_attn_idxs", "mlp_only_layers", "full_attention_layers")
+"""Fields that may hold the numbers of some layers."""
+
+
+def parse_override(text: str) -> tuple[str, object]:
+    """`a.b=3` → ("a.b", 3): the value is JSON, or a plain string where it is not."""
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise InputError(f"--set {text!r}: write KEY=VALUE, for example num_hidden_layers=4")
+    try:
+        return key.strip(), json.loads(value)
+    except json.JSONDecodeError:
+        return key.strip(), value.strip()
+
+
+def apply_overrides(config: Mapping, overrides: Mapping[str, object], name: str) -> dict:
+    """A copy of `config` with each dotted key of `overrides` replaced; an unknown key is an `InputError`."""
+    changed = copy.deepcopy(dict(config))
+    for key, value in overrides.items():
+        *path, last = key.split(".")
+        target = changed
+        for step in path:
+            target = target.get(step) if isinstance(target, dict) else None
+        if not isinstance(target, dict) or (last not in target and not _has_field(target, last)):
+            raise InputError(_unknown_key(changed, key, name))
+        target[last] = copy.deepcopy(value)
+    return changed
+
+
+def keep_layers(config: Mapping, layers: int, name: str) -> dict:
+    """A copy of `config` with the first `layers` decoder layers only, and every per-layer list cut to match."""
+    if isinstance(layers, bool) or not isinstance(layers, int) or layers < 1:
+        raise InputError(f"layers is {layers!r}; it must be a positive whole number")
+    changed = copy.deepcopy(dict(config))
+    part = next((changed[key] for key in TEXT_PARTS if isinstance(changed.get(key), dict)), changed)
+    depth = depth_of(part)
+    if depth is None:
+        raise InputError(f"layers={layers}: the configuration of {name} does not state its number of layers")
+    if layers > depth:
+        raise InputError(f"layers={layers}: {name} has {depth} layers; give 1 to {depth}")
+    for field in PER_LAYER:
+        value = part.get(field)
+        if isinstance(value, (list, str)) and len(value) >= depth:
+            part[field] = value[:layers]
+    for field in LAYER_NUMBERS:
+        if isinstance(part.get(field), list):
+            part[field] = [number for number in part[field] if number < layers]
+    for field in DEPTH:
+        if part.get(field) is not None:
+            part[field] = layers
+    return changed
+
+
+def depth_of(part: Mapping) -> int | None:
+    """The number of decoder layers a configuration states, or None."""
+    for field in DEPTH:
+        if isinstance(part.get(field), int):
+            return part[field]
+    for field in ("hybrid_override_pattern", "layers_block_type", "layer_types", "block_configs"):
+        if isinstance(part.get(field), (list, str)):
+            return len(part[field])
+    return None
+
+
+def _has_field(part: Mapping, field: str) -> bool:
+    """Whether the config class of `part` has `field` although the published file leaves it out."""
+    from tensorcast.models.native import config_fields
+
+    kind = part.get("model_type")
+    return isinstance(kind, str) and field in config_fields(kind)
+
+
+def _unknown_key(config: Mapping, key: str, name: str) -> str:
+    keys = list(_dotted(config))
+    last = key.rpartition(".")[2]
+    near = [known for known in keys if known.rpartition(".")[2] == last] or near_names(key, keys)
+    hint = f"; nearest: {', '.join(near[:3])}" if near else "; see them with `tensorcast show model NAME`"
+    return f"unknown configuration key {key!r} of {name}{hint}"
+
+
+def _dotted(config: Mapping, prefix: str = "") -> Iterator[str]:
+    for key, value in config.items():
+        yield prefix + key
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{key}.")

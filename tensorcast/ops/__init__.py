@@ -1,0 +1,35 @@
+"""Operators: what a model does, said once for shapes, bytes and FLOP. No torch import here or below.
+
+`operator_named(name)` gives the object behind a table row; `list_ops()` is what `tensorcast list ops` prints.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from tensorcast.ops.base import OPERATORS, Operator, Work
+
+_FAMILIES = ("linear", "attention", "memory", "moe", "scan", "collective", "aten")
+
+
+def operator_named(name: str) -> Operator:
+    """The operator object called `name` in an OpTable (`linear`, `aten::add`)."""
+    _load()
+    return OPERATORS.get(name)
+
+
+def list_ops() -> list[dict]:
+    """One dict per operator: name, family, schema, description, origin."""
+    _load()
+    return [
+        {"name": e.key, "family": e.value.family, "schema": e.value.schema, "description": e.value.summary, "origin": e.origin}
+        for e in OPERATORS.entries()
+    ]
+
+
+def _load() -> None:
+    for family in _FAMILIES:
+        importlib.import_module(f"tensorcast.ops.{family}")
+
+
+__all__ = ["OPERATORS", "Operator", "Work", "list_ops", "operator_named"]

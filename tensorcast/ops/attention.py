@@ -1,0 +1,199 @@
+"""Fused attention in its several forms, the KV cache, and the indexer of sparse attention.
+
+FLOP and bytes count the (query, key) pairs that a kernel computes: causality, windows, chunks and top-k selection are
+attributes here, never shapes, because they clamp.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tensorcast.ops.base import Work, dtype_name, item_bytes, operator
+
+
+def attended_pairs(q, kv, causal=True, window=0, chunk=0, topk=0):
+    """(query, key) pairs of one sequence: `q` new tokens at the end of `kv` tokens.
+
+    `window`: each query sees that many latest keys, itself included. `chunk`: keys of its own chunk only.
+    `topk`: at most that many keys. 0 switches each off. Not causal: every query sees every key.
+    """
+    q, kv = np.asarray(q, dtype=float), np.asarray(kv, dtype=float)
+    if not causal:
+        return q * kv
+    limit = min((x for x in (window, topk) if x), default=0)
+    if chunk:
+        return _chunk_sum(kv, chunk, limit) - _chunk_sum(kv - q, chunk, limit)
+    return _clipped_sum(kv, limit) - _clipped_sum(kv - q, limit)
+
+
+def _clipped_sum(n, limit):
+    """Σ min(i, limit) for i = 1 … n; limit 0 = none."""
+    if not limit:
+        return n * (n + 1) / 2
+    low = np.minimum(n, limit)
+    return low * (low + 1) / 2 + (n - low) * limit
+
+
+def _chunk_sum(n, chunk, limit):
+    full = np.floor(n / chunk)
+    return full * _clipped_sum(np.float64(chunk), limit) + _clipped_sum(n - full * chunk, limit)
+
+
+def visible_keys(q, kv, causal=True, window=0, chunk=0, topk=0):
+    """Keys of one sequence that at least one of its `q` queries reads (an upper bound for top-k selection)."""
+    q, kv = np.asarray(q, dtype=float), np.asarray(kv, dtype=float)
+    if not causal:
+        return kv
+    if window:
+        kv = np.minimum(kv, window + q - 1)
+    if chunk:
+        kv = kv - np.floor((kv - q) / chunk) * chunk
+    if topk:
+        kv = np.minimum(kv, topk * q)
+    return kv
+
+
+@operator(
+    "attention(Tensor q, Tensor k, Tensor v, bool causal, int window, int chunk, int topk, str kv_format, str math,"
+    " str phase, str kernel) -> Tensor",
+    family="attention",
+)
+class Attention:
+    """Fused softmax(q·kᵀ)·v without the score matrix in memory: q [b, heads, s, d], k and v [b, kv_heads, kv, d]."""
+
+    def meta(q, k, v, causal, window, chunk, topk, kv_format, math, phase, kernel):
+        return q.new_empty((q.shape[0], q.shape[2], q.shape[1], v.shape[-1]))
+
+    def dims(q, k, v, causal, window, chunk, topk, kv_format, math, phase, kernel):
+        return {
+            "b": q.shape[0],
+            "q": q.shape[2],
+            "kv": k.shape[2],
+            "heads": q.shape[1],
+            "kv_heads": k.shape[1],
+            "d": q.shape[3],
+            "dv": v.shape[3],
+            "attrs": {"out_format": dtype_name(q)},
+        }
+
+    def work(d, a):
+        return _attention_work(d, a, kv_elements=d["kv_heads"] * (d["d"] + d["dv"]))
+
+
+@operator(
+    "mla_attention(Tensor q, Tensor latent, Tensor rope, bool causal, int window, int topk, str kv_format, str math,"
+    " str phase, str kernel) -> Tensor",
+    family="mla",
+)
+class MlaAttention:
+    """Absorbed multi-head latent attention: every head reads the one latent [b, 1, kv, rank] and rope key."""
+
+    def meta(q, latent, rope, causal, window, topk, kv_format, math, phase, kernel):
+        return q.new_empty((q.shape[0], q.shape[1], q.shape[2], latent.shape[-1]))
+
+    def dims(q, latent, rope, causal, window, topk, kv_format, math, phase, kernel):
+        rank = latent.shape[-1]
+        return {
+            "b": q.shape[0],
+            "q": q.shape[2],
+            "kv": latent.shape[2],
+            "heads": q.shape[1],
+            "kv_heads": 1,
+            "d": rank + rope.shape[-1],
+            "dv": rank,
+            "attrs": {"out_format": dtype_name(q), "chunk": 0},
+        }
+
+    def work(d, a):
+        return _attention_work(d, a, kv_elements=d["d"])  # the values are part of the keys
+
+
+def _attention_work(d, a, kv_elements):
+    rule = (a["causal"], a["window"], a["chunk"], a["topk"])
+    pairs = d["b"] * d["heads"] * attended_pairs(d["q"], d["kv"], *rule)
+    out = item_bytes(a["out_format"])
+    queries = d["b"] * d["heads"] * d["q"]
+    return Work(
+        matrix_flops=2 * pairs * (d["d"] + d["dv"]),
+        vector_flops=5 * pairs,  # scale, running maximum, subtract, exponential, sum
+        read_bytes=queries * d["d"] * out
+        + d["b"] * visible_keys(d["q"], d["kv"], *rule) * kv_elements * item_bytes(a["kv_format"]),
+        write_bytes=queries * d["dv"] * out,
+    )
+
+
+@operator("kv_append(Tensor k, Tensor v, int past, str kv_format, int window) -> (Tensor, Tensor)", family="copy")
+class KvAppend:
+    """Write new keys and values [b, heads, s, d] into the cache; the results stand for the cache, past included."""
+
+    def meta(k, v, past, kv_format, window):
+        def grown(t):
+            return t.new_empty((*t.shape[:-2], past + t.shape[-2], t.shape[-1]))
+
+        return grown(k), grown(v)
+
+    def dims(k, v, past, kv_format, window):
+        return {"elements": k.numel() + v.numel(), "attrs": {"in_format": dtype_name(k)}}
+
+    def work(d, a):
+        return Work(
+            vector_flops=d["elements"] * (a["in_format"] != a["kv_format"]),
+            read_bytes=d["elements"] * item_bytes(a["in_format"]),
+            write_bytes=d["elements"] * item_bytes(a["kv_format"]),
+        )
+
+
+@operator("index_append(Tensor k, int past, str kv_format) -> Tensor", family="copy")
+class IndexAppend:
+    """Write the new keys [b, s, d] of a sparse-attention indexer into its cache."""
+
+    def meta(k, past, kv_format):
+        return k.new_empty((*k.shape[:-2], past + k.shape[-2], k.shape[-1]))
+
+    def dims(k, past, kv_format):
+        return {"elements": k.numel(), "attrs": {"in_format": dtype_name(k)}}
+
+    work = KvAppend.work
+
+
+@operator(
+    "index_scores(Tensor q, Tensor weights, Tensor k, int topk, str kv_format, str math) -> Tensor", family="attention"
+)
+class IndexScores:
+    """Scores of a sparse-attention indexer and their top-k: q [b, s, heads, d] against k [b, kv, d], one weight a head.
+
+    The scores [b, s, kv] stay in memory as fp32 (they are the workspace) and are read once for the selection.
+    """
+
+    def meta(q, weights, k, topk, kv_format, math):
+        return q.new_empty((q.shape[0], q.shape[1], topk), dtype=_int32(q))
+
+    def dims(q, weights, k, topk, kv_format, math):
+        return {
+            "b": q.shape[0],
+            "q": q.shape[1],
+            "heads": q.shape[2],
+            "d": q.shape[3],
+            "kv": k.shape[1],
+            "attrs": {"in_format": dtype_name(q), "phase": "prefill", "kernel": "flash"},
+        }
+
+    def work(d, a):
+        pairs = d["b"] * attended_pairs(d["q"], d["kv"])
+        scores = 4 * d["b"] * d["q"] * d["kv"]
+        return Work(
+            matrix_flops=2 * pairs * d["heads"] * d["d"],
+            vector_flops=3 * pairs * d["heads"] + 2 * pairs,
+            read_bytes=d["b"] * d["q"] * d["heads"] * d["d"] * item_bytes(a["in_format"])
+            + d["b"] * d["kv"] * d["d"] * item_bytes(a["kv_format"])
+            + scores,
+            write_bytes=scores + 4 * d["b"] * d["q"] * np.minimum(d["kv"], a["topk"]),
+            workspace_bytes=scores,
+        )
+
+
+def _int32(tensor):
+    """torch.int32 without importing torch: the dtype object lives beside the tensor's own."""
+    import sys
+
+    return sys.modules[type(tensor.dtype).__module__].int32

@@ -1,0 +1,80 @@
+"""Matrix products with weights, and the kernel that quantises their input."""
+
+from __future__ import annotations
+
+from math import prod
+
+from tensorcast.ops.base import Work, dtype_name, item_bytes, operator
+
+
+@operator(
+    "linear(Tensor x, Tensor w, Tensor? bias, str weight_format, str act_format, str math, int scale_bytes,"
+    " bool dequantize) -> Tensor",
+    family="gemm",
+)
+class Linear:
+    """y[m, n] = x[m, k] · w[n, k]ᵀ + bias[n]; `scale_bytes` are the weight's scales and zero points;
+    `dequantize`: the weight is expanded on its way into the product, one vector operation an element."""
+
+    def meta(x, w, bias, weight_format, act_format, math, scale_bytes, dequantize):
+        return x.new_empty((*x.shape[:-1], w.shape[0]))
+
+    def dims(x, w, bias, weight_format, act_format, math, scale_bytes, dequantize):
+        k = x.shape[-1]
+        return {
+            "m": x.numel() // k if k else 0,
+            "n": w.shape[0],
+            "k": k,
+            "attrs": {"out_format": dtype_name(x), "bias": bias is not None},
+        }
+
+    def work(d, a):
+        m, n, k = d["m"], d["n"], d["k"]
+        out = item_bytes(a["out_format"])
+        weights = n * k * item_bytes(a["weight_format"]) + a["scale_bytes"] + n * out * a["bias"]
+        return Work(
+            matrix_flops=2 * m * n * k,
+            vector_flops=m * n * a["bias"] + n * k * a["dequantize"],
+            read_bytes=m * k * item_bytes(a["act_format"]) + weights,
+            write_bytes=m * n * out,
+        )
+
+
+@operator("bmm(Tensor x, Tensor y, str y_format, str math) -> Tensor", family="bmm")
+class BatchedMatmul:
+    """z[b, m, n] = x[b, m, k] · y[b, k, n]."""
+
+    def meta(x, y, y_format, math):
+        return x.new_empty((x.shape[0], x.shape[1], y.shape[2]))
+
+    def dims(x, y, y_format, math):
+        b, m, k = x.shape
+        return {"b": b, "m": m, "n": y.shape[2], "k": k, "attrs": {"x_format": dtype_name(x)}}
+
+    def work(d, a):
+        b, m, n, k = d["b"], d["m"], d["n"], d["k"]
+        x, y = item_bytes(a["x_format"]), item_bytes(a["y_format"])
+        return Work(
+            matrix_flops=2 * b * m * n * k, read_bytes=b * (m * k * x + k * n * y), write_bytes=b * m * n * x
+        )
+
+
+@operator("quantize(Tensor x, str to_format, int group) -> Tensor", family="quantize")
+class Quantize:
+    """Dynamic quantisation of activations: absolute maximum, scale, round; one fp32 scale per `group` elements of a row
+    (0 = one per row)."""
+
+    def meta(x, to_format, group):
+        return x.new_empty(x.shape)
+
+    def dims(x, to_format, group):
+        return {"rows": prod(x.shape[:-1]), "columns": x.shape[-1], "attrs": {"in_format": dtype_name(x)}}
+
+    def work(d, a):
+        elements = d["rows"] * d["columns"]
+        scales = d["rows"] if not a["group"] else elements / a["group"]
+        return Work(
+            vector_flops=3 * elements,
+            read_bytes=elements * item_bytes(a["in_format"]),
+            write_bytes=elements * item_bytes(a["to_format"]) + 4 * scales,
+        )

@@ -1,0 +1,121 @@
+"""Operators limited by memory: norms, rotary embedding, activations, embeddings, sampling helpers."""
+
+from __future__ import annotations
+
+from tensorcast.ops.base import Work, dtype_name, item_bytes, operator
+
+
+def _elementwise(elements, fmt, *, reads, writes, flops):
+    size = item_bytes(fmt)
+    return Work(vector_flops=flops * elements, read_bytes=reads * elements * size, write_bytes=writes * elements * size)
+
+
+@operator("rms_norm(Tensor x, Tensor? w) -> Tensor", family="norm")
+class RmsNorm:
+    """x · rsqrt(mean(x²) + eps) · w over the last dimension, in one pass."""
+
+    def meta(x, w):
+        return x.new_empty(x.shape)
+
+    def dims(x, w):
+        return {"elements": x.numel(), "width": x.shape[-1], "attrs": {"format": dtype_name(x)}}
+
+    def work(d, a):
+        norm = _elementwise(d["elements"], a["format"], reads=1, writes=1, flops=4)
+        return norm + Work(read_bytes=d["width"] * item_bytes(a["format"]))
+
+
+@operator("layer_norm(Tensor x, Tensor? w) -> Tensor", family="norm")
+class LayerNorm:
+    """(x - mean) · rsqrt(var + eps) · w + b over the last dimension, in one pass."""
+
+    meta = RmsNorm.meta
+    dims = RmsNorm.dims
+
+    def work(d, a):
+        norm = _elementwise(d["elements"], a["format"], reads=1, writes=1, flops=7)
+        return norm + Work(read_bytes=2 * d["width"] * item_bytes(a["format"]))
+
+
+@operator("gated_rms_norm(Tensor x, Tensor gate, Tensor? w) -> Tensor", family="norm")
+class GatedRmsNorm:
+    """rms_norm(x) · silu(gate), in one pass."""
+
+    def meta(x, gate, w):
+        return x.new_empty(x.shape)
+
+    def dims(x, gate, w):
+        return {"elements": x.numel(), "width": x.shape[-1], "attrs": {"format": dtype_name(x)}}
+
+    def work(d, a):
+        norm = _elementwise(d["elements"], a["format"], reads=2, writes=1, flops=9)
+        return norm + Work(read_bytes=d["width"] * item_bytes(a["format"]))
+
+
+@operator("rotary(Tensor q, Tensor k, Tensor cos) -> (Tensor, Tensor)", family="rotary")
+class Rotary:
+    """Rotate queries and keys by their position: both read and written once, cos and sin read once."""
+
+    def meta(q, k, cos):
+        return q.new_empty(q.shape), k.new_empty(k.shape)
+
+    def dims(q, k, cos):
+        return {
+            "elements": q.numel() + k.numel(),
+            "table": 2 * cos.numel(),
+            "attrs": {"format": dtype_name(q), "table_format": dtype_name(cos)},
+        }
+
+    def work(d, a):
+        return _elementwise(d["elements"], a["format"], reads=1, writes=1, flops=3) + Work(
+            read_bytes=d["table"] * item_bytes(a["table_format"])
+        )
+
+
+@operator("rotary_lookup(Tensor cos) -> Tensor", family="gather")
+class RotaryLookup:
+    """Rows of the cached cos and sin table for the positions of this step."""
+
+    def meta(cos):
+        return cos.new_empty(cos.shape)
+
+    def dims(cos):
+        return {"elements": 2 * cos.numel(), "attrs": {"format": dtype_name(cos)}}
+
+    def work(d, a):
+        return _elementwise(d["elements"], a["format"], reads=1, writes=1, flops=0)
+
+
+@operator("swiglu(Tensor gate, Tensor up) -> Tensor", family="activation")
+class Swiglu:
+    """act(gate) · up in one pass."""
+
+    def meta(gate, up):
+        return gate.new_empty(gate.shape)
+
+    def dims(gate, up):
+        return {"elements": gate.numel(), "attrs": {"format": dtype_name(gate)}}
+
+    def work(d, a):
+        return _elementwise(d["elements"], a["format"], reads=2, writes=1, flops=6)
+
+
+@operator("embedding(Tensor ids, Tensor w) -> Tensor", family="gather")
+class Embedding:
+    """Gather rows of the table: only the rows asked for are read."""
+
+    def meta(ids, w):
+        return w.new_empty((*ids.shape, w.shape[-1]))
+
+    def dims(ids, w):
+        return {
+            "rows": ids.numel(),
+            "width": w.shape[-1],
+            "attrs": {"format": dtype_name(w), "ids_format": dtype_name(ids)},
+        }
+
+    def work(d, a):
+        elements = d["rows"] * d["width"]
+        return _elementwise(elements, a["format"], reads=1, writes=1, flops=0) + Work(
+            read_bytes=d["rows"] * item_bytes(a["ids_format"])
+        )

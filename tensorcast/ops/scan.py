@@ -1,0 +1,119 @@
+"""Linear attention and state-space layers: causal convolution, gated delta rule, Mamba-2 scan.
+
+Chunked forms count the algorithm that runs over chunks of `chunk` tokens with matrix products inside a chunk and one
+state update between chunks; single-token steps are vector work on the state.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tensorcast.ops.base import Work, dtype_name, item_bytes, operator
+
+
+@operator("causal_conv1d(Tensor x, Tensor w, int kernel_size) -> Tensor", family="elementwise")
+class CausalConv1d:
+    """Depthwise causal convolution and activation over x [b, channels, s]."""
+
+    def meta(x, w, kernel_size):
+        return x.new_empty(x.shape)
+
+    def dims(x, w, kernel_size):
+        return {
+            "elements": x.numel(),
+            "sequences": x.shape[0],
+            "channels": x.shape[1],
+            "attrs": {"format": dtype_name(x)},
+        }
+
+    def work(d, a):
+        size, k = item_bytes(a["format"]), a["kernel_size"]
+        state = d["sequences"] * d["channels"] * k
+        return Work(
+            vector_flops=(2 * k + 4) * d["elements"],
+            read_bytes=(d["elements"] + state + d["channels"] * k) * size,
+            write_bytes=(d["elements"] + state) * size,
+        )
+
+
+@operator(
+    "gated_delta_rule(Tensor q, Tensor k, Tensor v, Tensor g, int chunk, bool recurrent, str state_format, str math)"
+    " -> Tensor",
+    family="scan",
+)
+class GatedDeltaRule:
+    """Gated delta rule over q, k [b, s, k_heads, dk], v [b, s, v_heads, dv] with a state [b, v_heads, dk, dv].
+
+    Chunked, per value head and chunk of C tokens: k·kᵀ and q·kᵀ (2·C²·dk each), the triangular solve applied to values
+    and decayed keys (2·C²·(dv + dk) as products with the inverse), the intra-chunk output (2·C²·dv), and three products
+    with the state (2·C·dk·dv each).
+    """
+
+    def meta(q, k, v, g, chunk, recurrent, state_format, math):
+        return v.new_empty(v.shape)
+
+    def dims(q, k, v, g, chunk, recurrent, state_format, math):
+        b, s, heads, dv = v.shape
+        return {
+            "b": b,
+            "s": s,
+            "heads": heads,
+            "dk": q.shape[-1],
+            "dv": dv,
+            "io": q.numel() + k.numel() + 2 * v.numel() + 2 * g.numel(),
+            "attrs": {"format": dtype_name(v)},
+        }
+
+    def work(d, a):
+        return _state_scan_work(
+            d, a, per_chunk=lambda c: 2 * c * c * (3 * d["dk"] + 2 * d["dv"]) + 6 * c * d["dk"] * d["dv"], step_flops=7
+        )
+
+
+@operator(
+    "mamba2_scan(Tensor x, Tensor b_proj, Tensor c_proj, Tensor dt, int state, int chunk, bool recurrent,"
+    " str state_format, str math) -> Tensor",
+    family="scan",
+)
+class Mamba2Scan:
+    """State-space duality scan over x [b, s, heads, dv] with B and C [b, s, groups, state].
+
+    Chunked, per head and chunk of C tokens: C·Bᵀ (2·C²·state), its product with x (2·C²·dv), the chunk state and the
+    output from the carried state (2·C·state·dv each).
+    """
+
+    def meta(x, b_proj, c_proj, dt, state, chunk, recurrent, state_format, math):
+        return x.new_empty(x.shape)
+
+    def dims(x, b_proj, c_proj, dt, state, chunk, recurrent, state_format, math):
+        b, s, heads, dv = x.shape
+        return {
+            "b": b,
+            "s": s,
+            "heads": heads,
+            "dk": state,
+            "dv": dv,
+            "io": 2 * x.numel() + b_proj.numel() + c_proj.numel() + dt.numel(),
+            "attrs": {"format": dtype_name(x)},
+        }
+
+    def work(d, a):
+        return _state_scan_work(
+            d, a, per_chunk=lambda c: 2 * c * c * (d["dk"] + d["dv"]) + 4 * c * d["dk"] * d["dv"], step_flops=6
+        )
+
+
+def _state_scan_work(d, a, per_chunk, step_flops):
+    """Work of a scan: chunks of matrix products, or one vector step per token when `recurrent`."""
+    size, state_size = item_bytes(a["format"]), item_bytes(a["state_format"])
+    state = d["b"] * d["heads"] * d["dk"] * d["dv"]
+    traffic = {"read_bytes": d["io"] * size / 2 + state * state_size, "write_bytes": d["io"] * size / 2 + state * state_size}
+    if a["recurrent"]:
+        return Work(vector_flops=step_flops * state * d["s"], **traffic)
+    chunks = np.ceil(np.asarray(d["s"], dtype=float) / a["chunk"])
+    return Work(
+        matrix_flops=d["b"] * d["heads"] * chunks * per_chunk(a["chunk"]),
+        vector_flops=d["b"] * d["heads"] * d["s"] * (a["chunk"] + d["dk"] + d["dv"]) * 4,
+        workspace_bytes=4 * d["b"] * d["heads"] * chunks * d["dk"] * d["dv"],
+        **traffic,
+    )

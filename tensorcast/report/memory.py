@@ -1,0 +1,72 @@
+"""The memory of one device: a bar, its parts, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.text import Text
+
+from tensorcast.report.lines import bullet, heading
+from tensorcast.units import bytes_, count, percent
+
+# key in the estimate, name for people, mark in the bar, the same in ASCII, style
+PARTS = (
+    ("weights_bytes", "weights", "█", "#", "blue"),
+    ("kv_cache_bytes", "KV cache", "▓", "=", "cyan"),
+    ("activation_peak_bytes", "activations", "▒", "+", "magenta"),
+    ("workspace_bytes", "workspace", "░", "-", "yellow"),
+    ("reserved_bytes", "reserved", "▪", "x", "red"),
+)
+
+
+def memory_lines(memory: Mapping[str, Any], width: int, *, ascii_only: bool = False) -> list[Text]:
+    """The memory section of a report."""
+    total, capacity = memory["total_bytes"], memory["capacity_bytes"]
+    verdict, style = ("FITS", "bold green") if memory["fits"] else ("DOES NOT FIT", "bold red")
+    title = heading("Memory per device  ")
+    title.append(f"{bytes_(total)} of {bytes_(capacity)}, {percent(total / capacity)}  ")
+    title.append(verdict, style=style)
+    lines = [title, bar(memory, width, ascii_only=ascii_only)]
+    for key, name, mark, plain, colour in PARTS:
+        line = Text("  ").append(plain if ascii_only else mark, style=colour)
+        lines.append(line.append(f" {name:<12}{bytes_(memory[key]):>10}  {percent(memory[key] / capacity):>7}"))
+    left = capacity - total
+    lines.append(Text(f"    {'free' if left >= 0 else 'missing':<12}{bytes_(abs(left)):>10}"))
+    limits = [
+        f"{name} {count(memory[key])}"
+        for key, name in (("max_batch", "largest batch"), ("max_context", "longest context"))
+        if memory.get(key)
+    ]
+    if limits:
+        lines.append(Text(f"  that fits: {' · '.join(limits)}"))
+    suggestions = memory.get("suggestions", [])
+    if suggestions:
+        lines.append(Text("  plans that fit:"))
+        lines += [line for plan in suggestions for line in bullet(plan, width)]
+    return lines
+
+
+def bar(memory: Mapping[str, Any], width: int, *, ascii_only: bool = False) -> Text:
+    """One cell per share of the larger of total and capacity; a `|` where the capacity ends."""
+    cells = width - 4
+    capacity = memory["capacity_bytes"]
+    scale = max(memory["total_bytes"], capacity)
+    line, drawn, used = Text("  "), 0, 0.0
+    limit = round(capacity / scale * cells)
+    marks: list[tuple[str, str]] = []
+    for key, _, mark, plain, colour in PARTS:
+        used += memory[key]
+        # Rounding the running sum keeps the bar's length right whatever the parts are.
+        end = min(cells, round(used / scale * cells))
+        marks += [(plain if ascii_only else mark, colour)] * (end - drawn)
+        drawn = max(drawn, end)
+    empty = "." if ascii_only else "·"
+    marks += [(empty, "dim")] * (cells - len(marks))
+    for position, (mark, colour) in enumerate(marks):
+        if position == limit:
+            line.append("|", style="bold red")
+        line.append(mark, style=colour)
+    if limit >= len(marks):
+        line.append("|", style="bold")
+    return line

@@ -1,0 +1,154 @@
+"""The report of one estimate on a terminal: the answer first, then where it comes from.
+
+Works from `Estimate.to_dict()` alone. Beyond the fixed keys it shows, where present: `hardware.asked` (the name that
+was an alias), `memory.suggestions` (plans that fit) and `provenance` (where the coefficients come from).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import IO, Any
+
+from rich.console import Console
+from rich.text import Text
+
+from tensorcast.report.lines import bullet, facts, heading, pairs
+from tensorcast.report.memory import memory_lines
+from tensorcast.report.ops import phase_lines
+from tensorcast.units import count, rate, seconds
+
+PIPE_WIDTH = 80
+WIDEST = 140
+IN_ASCII = str.maketrans({"·": "|", "…": "~"})
+
+
+def print_report(estimate: Mapping[str, Any], *, top: int = 10, file: IO[str] | None = None) -> None:
+    """Print the report; 80 columns and no colour where nobody watches, the terminal's width where someone does."""
+    stream = file or sys.stdout
+    if stream is None:
+        return
+    console = Console(file=stream, highlight=False, emoji=False, markup=False)
+    width = min(max(console.width, 60), WIDEST) if console.is_terminal else PIPE_WIDTH
+    console.width = width
+    ascii_only = not _can_encode(stream, "█▓▒░▪·…")
+    for line in report_lines(estimate, width=width, top=top, ascii_only=ascii_only):
+        if ascii_only:
+            line = Text(line.plain.translate(IN_ASCII))
+        line.rstrip()
+        console.print(line, soft_wrap=True)
+
+
+def report_lines(
+    estimate: Mapping[str, Any], *, width: int = PIPE_WIDTH, top: int = 10, ascii_only: bool = False
+) -> list[Text]:
+    """The whole report as lines of at most `width` characters."""
+    sections = [
+        headline(estimate, width),
+        metric_lines(estimate["metrics"]),
+        memory_lines(estimate["memory"], width, ascii_only=ascii_only),
+        *(phase_lines(name, phase, width, top) for name, phase in estimate["phases"].items()),
+        step_lines(estimate["steps"], width),
+        remarks("Kernels", [_kernel(kernel) for kernel in estimate["kernels"]], width),
+        remarks("Not costed", [_uncosted(op) for op in estimate["uncosted_ops"]], width, "yellow"),
+        remarks("Warnings", [str(warning) for warning in estimate["warnings"]], width, "yellow"),
+        provenance_lines(estimate.get("provenance"), width),
+    ]
+    lines: list[Text] = []
+    for section in sections:
+        if section:
+            lines += [Text("")] * bool(lines) + section
+    return lines
+
+
+def headline(estimate: Mapping[str, Any], width: int) -> list[Text]:
+    """What was simulated: model, machine, plan, precision, work."""
+    model, hardware = estimate["model"], estimate["hardware"]
+    line = heading(f"{model['name']} on {hardware['devices']} x {hardware['name']}")
+    asked = hardware.get("asked")
+    if asked and asked != hardware["name"]:
+        line.append(f" (asked for as {asked})", style="not bold")
+    parameters = f"{count(model['parameters'])} parameters"
+    if model.get("active_parameters") not in (None, model["parameters"]):
+        parameters += f", {count(model['active_parameters'])} active per token"
+    return [
+        line,
+        *facts("model", [model["architecture"] or model["model_type"], parameters, f"from {model['origin']}"], width),
+        *facts("plan", pairs(estimate["plan"]), width),
+        *facts("precision", pairs(estimate["quant"]), width),
+        *facts("work", pairs(estimate["workload"]), width),
+    ]
+
+
+def metric_lines(metrics: Mapping[str, Any]) -> list[Text]:
+    """The answer; a figure that the asked phase does not have is left out."""
+    shown = [
+        ("TTFT", seconds, "ttft_s", "time to first token"),
+        ("TPOT", seconds, "tpot_s", "time per output token, mean over all output positions"),
+        ("latency", seconds, "request_latency_s", "of a whole request"),
+    ]
+    lines = []
+    for label, form, key, meaning in shown:
+        if metrics.get(key) is not None:
+            line = Text(f"{label:<12}").append(f"{form(metrics[key]):<10}", style="bold")
+            lines.append(line.append(meaning, style="dim"))
+    throughput = metrics.get("tokens_per_s")
+    if throughput is not None:
+        line = Text(f"{'throughput':<12}").append(rate(throughput, "tokens/s"), style="bold")
+        for key, name in (("tokens_per_s_per_device", "device"), ("tokens_per_s_per_user", "user")):
+            if metrics.get(key) is not None:
+                line.append(f" · {rate(metrics[key], f'per {name}')}")
+        lines.append(line)
+    return lines
+
+
+def step_lines(steps: list[Mapping[str, Any]], width: int) -> list[Text]:
+    """The pipeline steps, applied and skipped, with reasons."""
+    if not steps:
+        return []
+    lines = [heading("Steps")]
+    for step in steps:
+        detail = [step["status"], _modules(step.get("matched"))]
+        text = f"{step['name']}: {', '.join(part for part in detail if part)}"
+        text += f" ({step['reason']})" if step.get("reason") else ""
+        lines += bullet(text, width, "" if step["status"] == "applied" else "dim")
+    return lines
+
+
+def remarks(title: str, texts: list[str], width: int, style: str = "") -> list[Text]:
+    """A titled list; nothing when it is empty."""
+    return [heading(title), *(line for text in texts for line in bullet(text, width, style))] if texts else []
+
+
+def provenance_lines(provenance: Any, width: int) -> list[Text]:
+    """Where the machine's coefficients come from."""
+    if not provenance:
+        return []
+    if isinstance(provenance, Mapping):
+        return facts("figures", pairs(provenance), width)
+    texts = [provenance] if isinstance(provenance, str) else [str(item) for item in provenance]
+    return facts("figures", texts, width)
+
+
+def _kernel(kernel: Any) -> str:
+    """One kernel as the estimate lists it: a text, or a mapping of its facts."""
+    return " · ".join(pairs(kernel)) if isinstance(kernel, Mapping) else str(kernel)
+
+
+def _uncosted(op: Any) -> str:
+    return " · ".join(pairs(op)) if isinstance(op, Mapping) else str(op)
+
+
+def _modules(matched: Any) -> str:
+    """How many modules a step touched; nothing for a step that touches none or counts none."""
+    if not isinstance(matched, int) or not matched:
+        return ""
+    return "1 module" if matched == 1 else f"{count(matched)} modules"
+
+
+def _can_encode(stream: IO[str], characters: str) -> bool:
+    try:
+        characters.encode(getattr(stream, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True

@@ -1,0 +1,45 @@
+"""What the installed layers may ask while a model runs: the phase, the plan, and who is listening.
+
+One context per forward, held in a context variable: two models can be traced side by side.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+_CURRENT: ContextVar[Context] = ContextVar("tensorcast_context")
+
+
+@dataclass
+class Context:
+    """State of one forward pass of a deployed model."""
+
+    phase: str  # prefill | decode | chunked
+    model: Any = None  # TransformerModel
+    tracer: Any = None  # Tracer, or None when nobody listens
+    block_options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the last decoder layer
+    quantised: dict[tuple[int, str], Any] = field(default_factory=dict)  # activations already quantised, by storage
+
+    def suspended(self):
+        """While inside, operators run unseen: for shapes that original code works out."""
+        return self.tracer.suspended() if self.tracer is not None else nullcontext()
+
+
+def current() -> Context:
+    """The context of the running forward."""
+    try:
+        return _CURRENT.get()
+    except LookupError:
+        raise RuntimeError("a deployed model runs through TransformerModel.forward only") from None
+
+
+@contextmanager
+def entered(context: Context):
+    token = _CURRENT.set(context)
+    try:
+        yield context
+    finally:
+        _CURRENT.reset(token)

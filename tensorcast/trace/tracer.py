@@ -1,0 +1,149 @@
+"""The dispatch mode: one record per operator call, with sizes, attributes, place in the model and memory in use."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.nn.modules import module as _torch_module
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tensorcast.ops import operator_named
+from tensorcast.ops.aten import aten_operator
+from tensorcast.trace import library  # noqa: F401  (defines the operators)
+from tensorcast.trace.liveness import Liveness, tensors_in
+
+_CACHES = ("kv_append", "index_append")
+
+
+@dataclass
+class Call:
+    """One operator call as seen by the tracer. `layers`: indices in `stack` that this call stands for."""
+
+    op: str
+    module: str
+    dims: dict[str, int]
+    attrs: dict[str, Any]
+    live: int
+    stack: str = ""
+    layers: list[int] | None = None
+
+
+@dataclass
+class CacheNote:
+    """What one layer keeps between steps: bytes a token (within `window` tokens, 0 = all) and bytes a sequence."""
+
+    kind: str
+    token_bytes: float
+    sequence_bytes: float
+    window: int
+    stack: str
+    layers: list[int] | None
+
+
+@dataclass
+class Tracer(TorchDispatchMode):
+    """Records what runs inside it. `paths` maps id(module) to the module's path."""
+
+    paths: dict[int, str] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+    uncosted: dict[str, int] = field(default_factory=dict)
+    memory: Liveness = field(default_factory=Liveness)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._scope: list[str] = []
+        self._silent = 0
+        self.stack = ""
+        self.layer: list[int] | None = None  # indices the running layer stands for; None outside of stacks
+        self.blocks: dict[Any, Any] = {}
+        self.caches: list[CacheNote] = []
+
+    # -- where we are --------------------------------------------------------------------------------------------------
+
+    def __enter__(self):
+        self._hooks = [
+            _torch_module.register_module_forward_pre_hook(self._enter_module),
+            _torch_module.register_module_forward_hook(self._leave_module, always_call=True),
+        ]
+        return super().__enter__()
+
+    def __exit__(self, *exc):
+        for hook in self._hooks:
+            hook.remove()
+        return super().__exit__(*exc)
+
+    def _enter_module(self, module, args):
+        self._scope.append(self.paths.get(id(module), self._scope[-1] if self._scope else ""))
+
+    def _leave_module(self, module, args, result):
+        if self._scope:
+            self._scope.pop()
+
+    @contextmanager
+    def suspended(self):
+        """Operators inside run, but leave no record."""
+        self._silent += 1
+        try:
+            yield
+        finally:
+            self._silent -= 1
+
+    @contextmanager
+    def block(self, key, stack: str, index: int):
+        """A representative layer runs inside; calls are recorded for every layer it will stand for."""
+        from tensorcast.layers.reuse import Seen
+
+        seen = self.blocks[key] = Seen(index)
+        self.stack, self.layer = stack, seen.layers
+        try:
+            yield seen
+        finally:
+            self.stack, self.layer = "", None
+
+    def note_cache(self, kind: str, *, token_bytes: float, sequence_bytes: float, window: int) -> None:
+        """A layer says what it keeps between steps."""
+        self.caches.append(CacheNote(kind, token_bytes, sequence_bytes, window, self.stack, self.layer))
+
+    # -- what runs -----------------------------------------------------------------------------------------------------
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if not self._silent:
+            self._record(func, args, kwargs, result)
+        return result
+
+    def _record(self, func, args, kwargs, result) -> None:
+        namespace, _, name = func._schema.name.partition("::")
+        outputs = tensors_in(result)
+        if namespace == "tensorcast":
+            op = operator_named(name)
+            dims, attrs = op.describe(args, kwargs)
+            if name in _CACHES:
+                self.memory.cache(outputs)
+        else:
+            op, known = aten_operator(name)
+            if op.family == "none":
+                self.memory.allocated(outputs)
+                return
+            inputs = tensors_in(args) + tensors_in(kwargs)
+            dims = op.dims(inputs, outputs)
+            attrs = dims.pop("attrs", {})
+            if not known:
+                label = f"{namespace}::{name}"
+                self.uncosted[label] = self.uncosted.get(label, 0) + 1
+        self.memory.allocated(outputs)
+        self.calls.append(
+            Call(
+                op.name, self._scope[-1] if self._scope else "", dims, attrs, self._peak_since(), self.stack, self.layer
+            )
+        )
+
+    def _peak_since(self) -> int:
+        """Most bytes alive since the last record: allocations between two records belong to the second."""
+        peak, self.memory.peak = self.memory.peak, self.memory.live
+        return peak
+
