@@ -27,6 +27,7 @@ VERBS = {
     "cache": "tensorcast.cli.cache",
 }
 
+HELP_HINT = "`--help` lists what can be given"
 OK, BUG, WRONG_REQUEST, DOES_NOT_FIT, INTERRUPTED = 0, 1, 2, 3, 130
 
 
@@ -70,24 +71,16 @@ class Cli(click.Group):
             # The reader (`| head`) has seen enough; nothing is wrong, and nothing more can be said to it.
             silence_stdout()
             return OK
-        except (click.ClickException, TensorcastError) as error:
-            message, code = describe(error), WRONG_REQUEST
-        except OSError as error:
-            if not _is_stdout_full(error):
-                message, code = f"internal error: {type(error).__name__}: {error}", BUG
-            else:
-                silence_stdout()
-                message, code = f"cannot write to standard output: {error.strerror}", WRONG_REQUEST
         except Exception as error:
-            message, code = f"internal error: {type(error).__name__}: {error}", BUG
-        if debug:
-            import traceback
+            message, code = describe(error)
+            if debug:
+                import traceback
 
-            traceback.print_exc()
-        elif code == BUG:
-            message += " (a bug of ours: run with --debug for the traceback)"
-        say(f"error: {message}")
-        return code
+                traceback.print_exc()
+            elif code == BUG:
+                message += " (a bug of ours: run with --debug for the traceback)"
+            say(f"error: {message}")
+            return code
 
 
 def main() -> NoReturn:
@@ -115,21 +108,27 @@ def main() -> NoReturn:
     os._exit(code)
 
 
-def describe(error: Exception) -> str:
-    """One line for a request that was wrong."""
+def describe(error: Exception) -> tuple[str, int]:
+    """One line for an error, and its exit code."""
+    if isinstance(error, (click.ClickException, TensorcastError)):
+        text = usage(error) if isinstance(error, click.ClickException) else str(error)
+        return " ".join(text.split()).removesuffix("."), WRONG_REQUEST
+    if isinstance(error, OSError) and _is_stdout_full(error):
+        silence_stdout()
+        return f"cannot write to standard output: {error.strerror}", WRONG_REQUEST
+    return " ".join(f"internal error: {type(error).__name__}: {error}".split()), BUG
+
+
+def usage(error: click.ClickException) -> str:
+    """What was wrong with the command line."""
     if isinstance(error, click.NoSuchOption):
         options = [name for param in error.ctx.command.params for name in param.opts] if error.ctx else []
-        hint = did_you_mean(error.option_name, options) or "`--help` lists the options"
-        text = f"no option {error.option_name}; {hint}"
-    elif isinstance(error, click.MissingParameter):
-        text = f"{parameter_name(error)} is missing; {error.message or '`--help` shows how to give it'}"
-    elif isinstance(error, click.BadParameter) and (error.param is not None or error.param_hint is not None):
-        text = f"{parameter_name(error)}: {error.message}"
-    elif isinstance(error, click.ClickException):
-        text = error.message
-    else:
-        text = str(error)
-    return " ".join(text.split()).removesuffix(".")
+        return f"no option {error.option_name}; {did_you_mean(error.option_name, options) or HELP_HINT}"
+    if isinstance(error, click.MissingParameter):
+        return f"{parameter_name(error)} is missing; {error.message or HELP_HINT}"
+    if isinstance(error, click.BadParameter) and (error.param is not None or error.param_hint is not None):
+        return f"{parameter_name(error)}: {error.message}"
+    return error.message
 
 
 def parameter_name(error: click.BadParameter) -> str:

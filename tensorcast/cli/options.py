@@ -92,19 +92,6 @@ class NonEmpty(click.ParamType):
         return str(value)
 
 
-class Once(click.Option):
-    """An option with one value: two different values are an error, because one of them would be dropped."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, multiple=True, **kwargs)
-
-    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
-        given = list(dict.fromkeys(super().type_cast_value(ctx, value) or ()))
-        if len(given) > 1:
-            raise click.BadParameter(f"given twice, {given[0]} and {given[1]}; give it once", ctx, self)
-        return given[0] if given else None
-
-
 class Sectioned(click.Command):
     """A command whose help lists its options in titled sections: title -> parameter names."""
 
@@ -122,9 +109,17 @@ class Sectioned(click.Command):
             formatter.write_dl([record for record in records.values() if record])
 
 
+def once(ctx: click.Context, param: click.Parameter, values: tuple[Any, ...]) -> Any:
+    """The one value of an option, or None: of two different values one would be dropped, so they are an error."""
+    different = list(dict.fromkeys(values))
+    if len(different) > 1:
+        raise click.BadParameter(f"given twice, {different[0]} and {different[1]}; give it once", ctx, param)
+    return different[0] if different else None
+
+
 def option(*names: str, help: str, type: click.ParamType | None = None, **kwargs: Any) -> Callable[[Any], Any]:
     """A click option that takes one value; `kwargs` as click.option's."""
-    return click.option(*names, cls=Once, type=type or NonEmpty(), help=help, **kwargs)
+    return click.option(*names, multiple=True, callback=once, type=type or NonEmpty(), help=help, **kwargs)
 
 
 debug_option = click.option("--debug", is_flag=True, help="Show the traceback of an error.")

@@ -113,7 +113,8 @@ def command(
 
 def request(flags: dict[str, Any]) -> dict[str, Any]:
     """The arguments of `tensorcast.estimate.simulate`: only what was given, so that defaults live in one place."""
-    given = {name: value for name, value in flags.items() if value not in (None, (), False)}
+    # By identity: a rate or a length of 0 was given, though it equals False.
+    given = {name: value for name, value in flags.items() if value is not None and value is not False and value != ()}
     if "overrides" in given:
         given["overrides"] = merged(given["overrides"])
     return given

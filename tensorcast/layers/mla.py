@@ -51,15 +51,19 @@ def attend_latent(module, q, latent, rope, rule):
     # Engines keep the two halves in 16 bits even when the projection is quantised: batched products have no scales.
     weight = module.kv_b_proj.weight.view(heads, nope + v_dim, -1)
     fmt = dtype_name(q)
-    tokens = q.transpose(0, 1).reshape(heads, b * s, -1)
+    with current().suspended():  # batched products read and write with strides: no copy runs
+        tokens = q.transpose(0, 1).reshape(heads, b * s, -1)
     absorbed = call.bmm(tokens[..., :nope], weight[:, :nope], fmt, fmt)
     query = absorbed.view(heads, b, s, rank).transpose(0, 1)
     out = call.mla_attention(
         query, latent, rope, rule.causal, rule.window, rule.topk, rule.kv_format, rule.math, rule.phase, "flash"
     )
     values = weight[:, nope:].transpose(1, 2)
-    out = call.bmm(out.transpose(0, 1).reshape(heads, b * s, rank), values, fmt, fmt)
-    return out.view(heads, b, s, v_dim).permute(1, 2, 0, 3)
+    with current().suspended():
+        tokens = out.transpose(0, 1).reshape(heads, b * s, rank)
+    out = call.bmm(tokens, values, fmt, fmt)
+    with current().suspended():
+        return out.view(heads, b, s, v_dim).permute(1, 2, 0, 3).contiguous()
 
 
 def install_indexers(model) -> int:

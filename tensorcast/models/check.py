@@ -66,7 +66,7 @@ def read_json(path: Path) -> dict:
     except (json.JSONDecodeError, RecursionError) as reason:
         raise ModelError(f"{path}: {_json_reason(text, reason)}") from None
     if not isinstance(found, dict):
-        raise ModelError(f"{path}: holds a JSON {_kind(found)}, not an object such as {{\"model_type\": …}}")
+        raise ModelError(f'{path}: holds a JSON {_kind(found)}, not an object such as {{"model_type": …}}')
     return found
 
 
@@ -113,10 +113,10 @@ def _check_identity(config: Mapping, where: str) -> None:
     if kind is None and not architectures:
         raise ModelError(f"{where}: neither model_type nor architectures is given; state which model this is")
     if kind is not None and (not isinstance(kind, str) or not kind.strip()):
-        raise ModelError(f"{where}: model_type is {kind!r}; it must be a name such as \"llama\"")
+        raise ModelError(f'{where}: model_type is {kind!r}; it must be a name such as "llama"')
     names_ok = isinstance(architectures, list) and all(isinstance(name, str) and name for name in architectures)
     if architectures is not None and not names_ok:
-        how = "it must be a list such as [\"LlamaForCausalLM\"]"
+        how = 'it must be a list such as ["LlamaForCausalLM"]'
         raise ModelError(f"{where}: architectures is {architectures!r}; {how}")
 
 
@@ -198,7 +198,7 @@ def _json_reason(text: str, reason: Exception) -> str:
         return "a git-lfs pointer, not the file itself; run `git lfs pull` in that folder"
     if text.lstrip().startswith("<"):
         return "an HTML page, not JSON; download the raw config.json"
-    if reason.pos >= len(text.rstrip()):
+    if reason.pos >= len(text.rstrip()) or reason.msg.startswith("Unterminated"):
         return f"the file ends in the middle (line {reason.lineno}); it was cut short, download it again"
     return f"not JSON: {reason.msg} at line {reason.lineno}, column {reason.colno}"
 

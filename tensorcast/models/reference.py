@@ -125,10 +125,10 @@ def _from_file(path: Path) -> ModelSource:
 def _from_hub(hub_id: str, revision: str | None) -> ModelSource:
     from tensorcast.models import hub
 
-    config_file, side = hub.fetch_config(hub_id, revision)
+    config_file, side, note = hub.fetch_config(hub_id, revision)
     origin = f"hub id {hub_id}" + (f" at {revision}" if revision else "")
     source = _from_files(hub_id, origin, config_file, side, None)
-    return replace(source, hub_id=hub_id)
+    return replace(source, hub_id=hub_id, notes=(note,) if note else ())
 
 
 def _from_files(name: str, origin: str, config_file: Path, side: Path | None, folder: Path | None) -> ModelSource:

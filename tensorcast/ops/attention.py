@@ -133,7 +133,7 @@ class KvAppend:
         return grown(k), grown(v)
 
     def dims(k, v, past, kv_format, window):
-        return {"elements": k.numel() + v.numel(), "attrs": {"in_format": dtype_name(k)}}
+        return {"elements": k.numel() + v.numel(), "past": past, "attrs": {"in_format": dtype_name(k)}}
 
     def work(d, a):
         return Work(
@@ -151,7 +151,7 @@ class IndexAppend:
         return k.new_empty((*k.shape[:-2], past + k.shape[-2], k.shape[-1]))
 
     def dims(k, past, kv_format):
-        return {"elements": k.numel(), "attrs": {"in_format": dtype_name(k)}}
+        return {"elements": k.numel(), "past": past, "attrs": {"in_format": dtype_name(k)}}
 
     work = KvAppend.work
 

@@ -12,7 +12,8 @@ An operator is declared as a class body and becomes one frozen `Operator`:
 * `meta` gets the arguments (meta tensors) and returns empty results; it only calls methods of its arguments.
 * `dims` names the sizes the work depends on. They must be polynomials of batch, new tokens and context: what clamps
   (a window, top-k, tiles) belongs into `work`, as an attribute.
-* Arguments that are not tensors become attributes under their own names; `dims` may add more under `"attrs"`.
+* Arguments that are not tensors become attributes under their own names, unless `dims` names them as sizes; `dims` may
+  add more under `"attrs"`.
 * `work` is NumPy code on arrays of any one shape: one element per configuration.
 """
 
@@ -63,7 +64,7 @@ class Operator:
         """Sizes and attributes of one call."""
         named = dict(zip(self.arguments, args, strict=False)) | dict(kwargs)
         dims = self.dims(**named)
-        attrs = {k: v for k, v in named.items() if isinstance(v, (bool, int, float, str))}
+        attrs = {k: v for k, v in named.items() if isinstance(v, (bool, int, float, str)) and k not in dims}
         attrs.update(dims.pop("attrs", {}))
         return dims, attrs
 

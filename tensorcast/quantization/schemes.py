@@ -210,9 +210,10 @@ def with_dtype(spec: QuantSpec, dtype: str) -> QuantSpec:
     return replace(spec, activation=activation, scale=dtype if spec.scale in ("bf16", "fp16") else spec.scale)
 
 
-def nearest(spec: QuantSpec | str, has: Callable[[str], bool]) -> str | None:
+def nearest(spec: QuantSpec | str, has: Callable[[str], bool], dtype: str = "bf16") -> str | None:
     """Name of the scheme most like `spec` that a machine runs natively, or None when it runs none.
 
+    `dtype` is the model's 16-bit type, in which weight-only schemes compute.
     Likeness, in this order: bits of the weight, bits of the activation, integer or floating point, static or dynamic.
     """
     spec = scheme_named(spec) if isinstance(spec, str) else spec
@@ -224,5 +225,5 @@ def nearest(spec: QuantSpec | str, has: Callable[[str], bool]) -> str | None:
         return (abs(ow.bits - w.bits), abs(oa.bits - a.bits), ow.is_integer != w.is_integer,
                 other.dynamic != spec.dynamic, list(SCHEMES).index(name))
 
-    able = [name for name, other in SCHEMES.items() if other.runs_on(has)]
+    able = [name for name, other in SCHEMES.items() if with_dtype(other, dtype).runs_on(has)]
     return min(able, key=distance, default=None)

@@ -19,7 +19,7 @@ from tensorcast.report.ops import phase_lines
 from tensorcast.units import count, rate, seconds
 
 PIPE_WIDTH = 80
-WIDEST = 140
+NARROWEST, WIDEST = 72, 140
 IN_ASCII = str.maketrans({"·": "|", "…": "~"})
 
 
@@ -29,7 +29,7 @@ def print_report(estimate: Mapping[str, Any], *, top: int = 10, file: IO[str] | 
     if stream is None:
         return
     console = Console(file=stream, highlight=False, emoji=False, markup=False)
-    width = min(max(console.width, 60), WIDEST) if console.is_terminal else PIPE_WIDTH
+    width = min(max(console.width, NARROWEST), WIDEST) if console.is_terminal else PIPE_WIDTH
     console.width = width
     ascii_only = not _can_encode(stream, "█▓▒░▪·…")
     for line in report_lines(estimate, width=width, top=top, ascii_only=ascii_only):

@@ -26,7 +26,8 @@ class Call:
     module: str
     dims: dict[str, int]
     attrs: dict[str, Any]
-    live: int
+    live: int  # bytes in use when it has run
+    before: int  # most bytes in use between the call before and this one
     stack: str = ""
     layers: list[int] | None = None
 
@@ -135,15 +136,9 @@ class Tracer(TorchDispatchMode):
             if not known:
                 label = f"{namespace}::{name}"
                 self.uncosted[label] = self.uncosted.get(label, 0) + 1
-        self.memory.allocated(outputs)
-        self.calls.append(
-            Call(
-                op.name, self._scope[-1] if self._scope else "", dims, attrs, self._peak_since(), self.stack, self.layer
-            )
-        )
-
-    def _peak_since(self) -> int:
-        """Most bytes alive since the last record: allocations between two records belong to the second."""
-        peak, self.memory.peak = self.memory.peak, self.memory.live
-        return peak
+        memory, scope = self.memory, self._scope[-1] if self._scope else ""
+        before = memory.peak
+        memory.allocated(outputs)
+        memory.peak = memory.live
+        self.calls.append(Call(op.name, scope, dims, attrs, memory.live, before, self.stack, self.layer))
 

@@ -37,7 +37,11 @@ def test_module_is_ready(tmp_path):
     tensors = [*blueprint.module.parameters(), *blueprint.module.buffers()]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert not blueprint.module.training and not any(p.requires_grad for p in blueprint.module.parameters())
-    assert (blueprint.model_type, blueprint.architecture, blueprint.kind) == ("qwen3", "Qwen3ForCausalLM", "transformers")
+    assert (blueprint.model_type, blueprint.architecture, blueprint.kind) == (
+        "qwen3",
+        "Qwen3ForCausalLM",
+        "transformers",
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,7 +56,7 @@ def test_dtype(tmp_path, stated, asked, expected):
 
 
 def test_dtype_that_cannot_be(tmp_path):
-    with pytest.raises(InputError, match="dtype 'int8' .* use bfloat16, float16 or float32"):
+    with pytest.raises(InputError, match=r"dtype 'int8' .* use bfloat16, float16 or float32"):
         build(tmp_path, TOY, dtype="int8")
 
 
@@ -88,7 +92,10 @@ def test_kimi_k2_is_built_as_deepseek_v3():
         ({"model_type": "kimi_k3"}, "no model code for kimi_k3"),
         ({"model_type": "mimo", "attention_bias": False}, "mimo cannot be built as qwen2: attention_bias is False"),
         ({"model_type": "mine", "auto_map": {"AutoConfig": "a.B"}}, "add --trust-remote-code"),
-        ({"model_type": None, "architectures": ["Qwen33ForCausalLM"]}, "no architecture 'Qwen33ForCausalLM'; nearest: Qwen3"),
+        (
+            {"model_type": None, "architectures": ["Qwen33ForCausalLM"]},
+            "no architecture 'Qwen33ForCausalLM'; nearest: Qwen3",
+        ),
         ({"intermediate_size": None}, "intermediate_size"),
         ({"layer_types": ["full_attention", "strange"]}, "refuses the configuration"),
     ],
@@ -135,12 +142,18 @@ class RemForCausalLM(PreTrainedModel):
 """,
     "config.json": json.dumps(
         {
-            "model_type": "rem", "architectures": ["RemForCausalLM"], "hidden_size": 16, "vocab_size": 320,
-            "num_hidden_layers": 1, "num_attention_heads": 1, "tie_word_embeddings": True,
+            "model_type": "rem",
+            "architectures": ["RemForCausalLM"],
+            "hidden_size": 16,
+            "vocab_size": 320,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 1,
+            "tie_word_embeddings": True,
             "auto_map": {
-                "AutoConfig": "configuration_rem.RemConfig", "AutoModelForCausalLM": "modeling_rem.RemForCausalLM"
+                "AutoConfig": "configuration_rem.RemConfig",
+                "AutoModelForCausalLM": "modeling_rem.RemForCausalLM",
             },
-        }  # fmt: skip
+        }
     ),
 }
 
@@ -154,14 +167,14 @@ def remote_folder(folder, tied):
 
 def test_remote_code_runs_only_when_trusted(tmp_path):
     source = remote_folder(tmp_path / "rem_dict", '{"lm_head.weight": "embed.weight"}')
-    with pytest.raises(ModelError, match="add --trust-remote-code"):
+    with pytest.raises(ModelError, match=r"add --trust-remote-code"):
         build_blueprint(source)
     assert count_parameters(build_blueprint(source, trust_remote_code=True).module) == 320 * 16 + 16 * 12
 
 
 def test_version_4_tied_keys_are_explained(tmp_path):
     source = remote_folder(tmp_path / "rem_list", '["lm_head.weight"]')
-    with pytest.raises(ModelError, match="uses a list; transformers >= 5 needs {'lm_head.weight': '<source>'}"):
+    with pytest.raises(ModelError, match=r"uses a list; transformers >= 5 needs {'lm_head.weight': '<source>'}"):
         build_blueprint(source, trust_remote_code=True)
 
 

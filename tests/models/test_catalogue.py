@@ -59,7 +59,7 @@ PUBLISHED = {
 # Checkpoints that hold the draft layer too: published total, router bias buffers, copies of embedding and head in it.
 WITH_DRAFT_LAYER = {
     "glm-4.5": (358_337_791_296, 90 * 160, 2),
-    "glm-4.6": (356_785_898_816, 90 * 160, 1),
+    "glm-4.6": (356_785_898_816, 90 * 160, 0),
     "glm-4.5-air": (110_468_824_832, 46 * 128, 2),
     "qwen3-next-80b-a3b": (81_324_862_720, 0, 0),
 }

@@ -43,12 +43,12 @@ def test_files_that_hold_no_configuration(tmp_path, text, message):
 
 
 def test_missing_and_binary_files(tmp_path):
-    with pytest.raises(ModelError, match="no config.json"):
+    with pytest.raises(ModelError, match=r"no config.json"):
         resolve_model(str(tmp_path))
-    with pytest.raises(ModelError, match="no such file"):
+    with pytest.raises(ModelError, match=r"no such file"):
         resolve_model(str(tmp_path / "config.json"))
     (tmp_path / "config.json").write_bytes(b"\x80\x81\xff")
-    with pytest.raises(ModelError, match="not a text file"):
+    with pytest.raises(ModelError, match=r"not a text file"):
         read_json(tmp_path / "config.json")
 
 
@@ -62,7 +62,10 @@ def test_missing_and_binary_files(tmp_path):
         ({"hidden_size": 64.5}, "hidden_size is 64.5"),
         ({"vocab_size": [1000, "x"]}, "vocab_size is 'x'"),
         ({"intermediate_size": {}}, "intermediate_size is {} .object."),
-        ({"num_key_value_heads": 7}, "num_attention_heads 16 is not a multiple of num_key_value_heads 7; .* 1, 2, 4, 8, 16"),
+        (
+            {"num_key_value_heads": 7},
+            "num_attention_heads 16 is not a multiple of num_key_value_heads 7; .* 1, 2, 4, 8, 16",
+        ),
         ({"num_experts_per_tok": 9}, "num_experts_per_tok 9 is more than num_experts 8"),
         ({"num_experts": -1}, "num_experts is -1; it must be a whole number, zero or more"),
         ({"layer_types": ["full_attention"] * 3}, "layer_types has 3 entries but num_hidden_layers is 2"),
@@ -92,9 +95,9 @@ def test_a_good_configuration_passes():
 
 def test_diffusers_folders_are_told_apart(tmp_path):
     (tmp_path / "model_index.json").write_text("{}")
-    with pytest.raises(ModelError, match="diffusers pipeline"):
+    with pytest.raises(ModelError, match=r"diffusers pipeline"):
         resolve_model(str(tmp_path))
-    with pytest.raises(ModelError, match="diffusers module 'FluxTransformer2DModel'"):
+    with pytest.raises(ModelError, match=r"diffusers module 'FluxTransformer2DModel'"):
         check_config({"_class_name": "FluxTransformer2DModel"}, "x")
 
 

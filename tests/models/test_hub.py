@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,7 +30,7 @@ FILES = {
 class Hub(BaseHTTPRequestHandler):
     def answer(self, with_body):
         self.server.seen.append(self.path)
-        _, org, repository, *_ = self.path.split("/")
+        _, _, repository, *_ = self.path.split("/")
         body = json.dumps(FILES[self.path]).encode() if self.path in FILES else b""
         status, error = 200, None
         if repository == "gated":
@@ -44,7 +45,7 @@ class Hub(BaseHTTPRequestHandler):
             status, error = 404, "EntryNotFound"
         self.send_response(status)
         self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", '"abc"')
+        self.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
         self.send_header("Content-Length", str(len(body)))
         if error:
             self.send_header("X-Error-Code", error)
@@ -80,7 +81,10 @@ def test_config_is_fetched_and_nothing_else(hub, tmp_path):
     source = resolve_model("acme/plain")
     assert source.config == TOY
     assert (source.origin, source.hub_id, source.quant_side) == ("hub id acme/plain", "acme/plain", None)
-    assert {path.rpartition("/")[2] for path in hub.seen if "/resolve/" in path} == {"config.json", "hf_quant_config.json"}
+    assert {path.rpartition("/")[2] for path in hub.seen if "/resolve/" in path} == {
+        "config.json",
+        "hf_quant_config.json",
+    }
     assert (tmp_path / "hf" / "hub").is_dir()
 
 
@@ -93,7 +97,7 @@ def test_offline_uses_the_cache_and_says_so_where_it_has_nothing(hub, monkeypatc
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     asked = len(hub.seen)
     assert resolve_model("acme/quantised").quant_side == {"quantization": {"quant_algo": "FP8"}}
-    with pytest.raises(ModelError, match="acme/plain: not in the local hub cache, and HF_HUB_OFFLINE is set"):
+    with pytest.raises(ModelError, match=r"acme/plain: HF_HUB_OFFLINE is set and the local hub cache"):
         resolve_model("acme/plain")
     assert len(hub.seen) == asked
 
@@ -103,6 +107,7 @@ def test_offline_uses_the_cache_and_says_so_where_it_has_nothing(hub, monkeypatc
     [
         ("acme/absent", UnknownNameError, "unknown hub repository 'acme/absent'.*HF_TOKEN"),
         ("acme/gated", ModelError, "gated model; accept its licence on the hub and set HF_TOKEN"),
+        ("acme/broken", ModelError, "the hub at http://127.0.0.1:[0-9]+ answered 500"),
         ("acme/empty", ModelError, "no config.json"),
     ],
 )
@@ -113,11 +118,22 @@ def test_refusals_are_one_line(hub, ref, kind, message):
 
 
 def test_unknown_revision(hub):
-    with pytest.raises(InputError, match="there is no revision 'nope'"):
+    with pytest.raises(InputError, match=r"there is no revision 'nope'"):
         resolve_model("acme/plain", revision="nope")
 
 
 def test_unreachable_hub(hub, monkeypatch):
+    resolve_model("acme/plain")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(ModelError, match="the hub at http://127.0.0.1:9 cannot be"):
-        resolve_model("acme/plain")
+    with pytest.raises(ModelError, match=r"the hub at http://127.0.0.1:9 cannot be reached"):
+        resolve_model("acme/quantised")
+    assert resolve_model("acme/plain").config == TOY
+
+
+def test_an_unknown_side_file_is_said_so(hub, monkeypatch, tmp_path):
+    resolve_model("acme/plain")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert resolve_model("acme/plain").notes == ()
+    for marker in (tmp_path / "hf" / "hub").glob("**/.no_exist/*/*"):
+        marker.unlink()
+    assert "hf_quant_config.json is not known" in resolve_model("acme/plain").notes[0]

@@ -24,7 +24,9 @@ def write(folder, config, name="config.json"):
     return folder / name
 
 
-@pytest.mark.parametrize("ref", ["deepseek-v3", "DeepSeek_V3", "deepseek v3", "deepseek-ai/DeepSeek-V3", "dsv3"])
+@pytest.mark.parametrize(
+    "ref", ["deepseek-v3", "DeepSeek_V3", "deepseek v3", "deepseek-ai/DeepSeek-V3", "deepseek-v3-671b"]
+)
 def test_names_aliases_and_hub_ids_mean_the_catalogue(ref):
     source = resolve_model(ref)
     assert (source.name, source.origin) == ("deepseek-v3", "catalogue")
@@ -49,7 +51,7 @@ def test_resolving_imports_neither_torch_nor_transformers():
 
 
 def test_unknown_name_has_near_ones():
-    with pytest.raises(UnknownNameError, match="'deepsek-v3'; nearest: deepseek-v3.*tensorcast list models"):
+    with pytest.raises(UnknownNameError, match=r"'deepsek-v3'; nearest: deepseek-v3.*tensorcast list models"):
         resolve_model("deepsek-v3")
 
 
@@ -93,11 +95,13 @@ def test_overrides_and_their_errors():
     source = resolve_model("qwen3-8b", overrides={"num_hidden_layers": 4})
     assert source.config["num_hidden_layers"] == 4
     assert source.expected_parameters is None
-    with pytest.raises(InputError, match="unknown configuration key 'num_hiden_layers' of qwen3-8b; nearest: num_hidden"):
+    with pytest.raises(
+        InputError, match=r"unknown configuration key 'num_hiden_layers' of qwen3-8b; nearest: num_hidden"
+    ):
         resolve_model("qwen3-8b", overrides={"num_hiden_layers": 4})
-    with pytest.raises(InputError, match="nearest: text_config.num_hidden_layers"):
+    with pytest.raises(InputError, match=r"nearest: text_config.num_hidden_layers"):
         resolve_model("qwen3-vl-8b", overrides={"num_hidden_layers": 4})
-    with pytest.raises(ModelError, match="with the changes asked for: num_attention_heads is 0"):
+    with pytest.raises(ModelError, match=r"with the changes asked for: num_attention_heads is 0"):
         resolve_model("qwen3-8b", overrides={"num_attention_heads": 0})
 
 
@@ -118,7 +122,7 @@ def test_nested_override_leaves_the_original_alone():
 )
 def test_override_text(text, expected):
     assert parse_override(text) == expected
-    with pytest.raises(InputError, match="write KEY=VALUE"):
+    with pytest.raises(InputError, match=r"write KEY=VALUE"):
         parse_override("novalue")
 
 
@@ -128,9 +132,9 @@ def test_layers_cuts_every_per_layer_list():
     config = resolve_model("nemotron-3-nano-30b-a3b", layers=6).config
     assert (config["num_hidden_layers"], config["hybrid_override_pattern"]) == (6, "MEMEM*")
     assert resolve_model("qwen3-vl-8b", layers=2).config["text_config"]["num_hidden_layers"] == 2
-    with pytest.raises(InputError, match="layers=62: deepseek-v3 has 61 layers; give 1 to 61"):
+    with pytest.raises(InputError, match=r"layers=62: deepseek-v3 has 61 layers; give 1 to 61"):
         resolve_model("deepseek-v3", layers=62)
-    with pytest.raises(InputError, match="positive whole number"):
+    with pytest.raises(InputError, match=r"positive whole number"):
         resolve_model("deepseek-v3", layers=0)
 
 
@@ -144,5 +148,5 @@ def test_digest_follows_the_model_and_nothing_else(tmp_path):
 
 
 def test_revision_goes_with_the_hub_only():
-    with pytest.raises(InputError, match="revision 'main' goes with a hub id only"):
+    with pytest.raises(InputError, match=r"revision 'main' goes with a hub id only"):
         resolve_model("qwen3-8b", revision="main")

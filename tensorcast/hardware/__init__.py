@@ -1,0 +1,1 @@
+"""Machines: what a device can do, how devices are wired, and where each figure comes from."""

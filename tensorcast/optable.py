@@ -1,0 +1,110 @@
+"""The OpTable: every operator a deployed model runs in one phase, as polynomials of the workload. No torch.
+
+A table is made of *pieces*: a piece holds for a range of the variables (batch, tokens, past) and lists rows whose sizes
+are polynomials in them. Evaluating it for many configurations is one matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+VARIABLES = ("batch", "tokens", "past")
+Monomial = tuple[int, int, int]  # exponents of batch, tokens, past
+
+
+@dataclass(frozen=True)
+class Row:
+    """One distinct operator call.
+
+    `dims`: size name → coefficients over the piece's monomials. `memory`: bytes in use when it has run, and the most
+    bytes in use between the row before and this one, likewise. `stack` and
+    `layers` say which layers it stands for (every call of all of them), `place` where in the step a row outside of
+    the main stack belongs: before or after it.
+    """
+
+    op: str
+    module: str
+    count: int
+    dims: Mapping[str, tuple[float, ...]]
+    attrs: Mapping[str, Any]
+    memory: tuple[tuple[float, ...], tuple[float, ...]]
+    stack: str = ""
+    layers: tuple[int, ...] = ()
+    place: str = ""  # pre | post | "" for rows of the main stack
+
+    def to_dict(self) -> dict:
+        return {k: (dict(v) if isinstance(v, Mapping) else v) for k, v in vars(self).items() if v != "" and v != ()}
+
+    @classmethod
+    def from_dict(cls, d: Mapping) -> Row:
+        dims = {k: tuple(v) for k, v in d["dims"].items()}
+        return cls(**{**d, "dims": dims, "memory": tuple(map(tuple, d["memory"])), "layers": tuple(d.get("layers", ()))})
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows valid where every variable lies in its range (inclusive; None = no upper end)."""
+
+    ranges: tuple[tuple[int, int | None], ...]
+    monomials: tuple[Monomial, ...]
+    rows: tuple[Row, ...]
+
+    def covers(self, point: tuple[int, int, int]) -> bool:
+        return all(low <= x and (high is None or x <= high) for x, (low, high) in zip(point, self.ranges, strict=True))
+
+    def basis(self, batch, tokens, past) -> np.ndarray:
+        """Value of every monomial: [monomials, configurations]."""
+        values = np.broadcast_arrays(*(np.asarray(v, dtype=float) for v in (batch, tokens, past)))
+        flat = [v.reshape(-1) for v in values]
+        return np.stack([np.prod([v**e for v, e in zip(flat, m, strict=True)], axis=0) for m in self.monomials])
+
+    def to_dict(self) -> dict:
+        return {
+            "ranges": self.ranges,
+            "monomials": self.monomials,
+            "rows": [r.to_dict() for r in self.rows],
+        }
+
+    @classmethod
+    def from_dict(cls, d: Mapping) -> Piece:
+        return cls(
+            tuple((a, b) for a, b in d["ranges"]),
+            tuple(tuple(m) for m in d["monomials"]),
+            tuple(Row.from_dict(r) for r in d["rows"]),
+        )
+
+
+@dataclass(frozen=True)
+class OpTable:
+    """One phase of one deployed model."""
+
+    phase: str
+    pieces: tuple[Piece, ...]
+    uncosted: Mapping[str, int] = field(default_factory=dict)  # operators nobody described, with how often they run
+    notes: tuple[str, ...] = ()
+
+    def piece_for(self, batch: int, tokens: int, past: int) -> Piece | None:
+        """The piece that holds at a point, or None: the table must be extended there."""
+        return next((p for p in self.pieces if p.covers((batch, tokens, past))), None)
+
+    def to_dict(self) -> dict:
+        return {
+            "phase": self.phase,
+            "pieces": [p.to_dict() for p in self.pieces],
+            "uncosted": dict(self.uncosted),
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_dict(cls, d: Mapping) -> OpTable:
+        return cls(d["phase"], tuple(Piece.from_dict(p) for p in d["pieces"]), d["uncosted"], tuple(d["notes"]))
+
+
+def sizes(piece: Piece, basis: np.ndarray) -> Iterator[tuple[Row, dict[str, np.ndarray]]]:
+    """Each row with its sizes at the configurations of `basis`; sizes that no variable touches stay one number."""
+    for row in piece.rows:
+        yield row, {name: np.asarray(c) @ basis for name, c in row.dims.items()}

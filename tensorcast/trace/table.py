@@ -1,0 +1,210 @@
+"""From traces at a few points to an OpTable that is exact everywhere: every size is a polynomial of the workload.
+
+The sizes are fitted exactly through as many points as there are monomials and checked at further points, near and far.
+Batch 1 is a piece of its own where the model runs other operators there. Where a check fails, or the operators differ,
+the piece for the asked point alone is traced: slower, never wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tensorcast.optable import Monomial, OpTable, Piece, Row
+from tensorcast.trace.tracer import Call, Tracer
+
+Point = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which monomials a phase has, where it is traced for the fit, and where the fit is checked."""
+
+    monomials: tuple[Monomial, ...]
+    points: tuple[Point, ...]
+    checks: tuple[Point, ...]
+    ranges: tuple[tuple[int, int | None], ...]
+
+    def at_batch_one(self) -> Layout:
+        """The same without batch: for batch 1 alone."""
+        keep = tuple(m for m in self.monomials if m[0] == 0)
+        points = _unique((1, t, p) for _, t, p in self.points)
+        checks = _unique((1, t, p) for _, t, p in self.checks)
+        return Layout(keep, points[: len(keep)], checks, ((1, 1), *self.ranges[1:]))
+
+
+def layout_for(phase: str, tokens: int) -> Layout:
+    """prefill: batch and tokens, no past. decode: batch and past, `tokens` fixed. chunked: all three."""
+    if phase == "prefill":
+        return Layout(
+            monomials=tuple((b, s, 0) for b in (0, 1) for s in (0, 1, 2)),
+            points=tuple((b, s, 0) for b in (2, 3) for s in (192, 256, 640)),
+            checks=((1, 2, 0), (5, 4099, 0)),
+            ranges=((1, None), (2, None), (0, 0)),
+        )
+    if phase == "decode":
+        return Layout(
+            monomials=tuple((b, 0, p) for b in (0, 1) for p in (0, 1)),
+            points=tuple((b, tokens, p) for b in (2, 3) for p in (96, 704)),
+            checks=((1, tokens, 1), (5, tokens, 40961)),
+            ranges=((1, None), (tokens, tokens), (1, None)),
+        )
+    return Layout(
+        monomials=tuple((b, s, p) for b in (0, 1) for s, p in ((0, 0), (1, 0), (2, 0), (0, 1), (1, 1))),
+        points=tuple((b, s, p) for b in (2, 3) for s, p in ((192, 96), (256, 96), (640, 96), (192, 704), (256, 704))),
+        checks=((1, 2, 1), (5, 4099, 8193)),
+        ranges=((1, None), (2, None), (1, None)),
+    )
+
+
+def build_table(phase: str, trace: Callable[[Point], Tracer], asked: Point) -> OpTable:
+    """The table of one phase; `asked` is a point it must cover. `trace(point)` runs the model there."""
+    layout = layout_for(phase, asked[1])
+    if asked[1] < layout.ranges[1][0]:  # a one-token prefill runs the model's decode branch
+        tracer = trace(asked)
+        return OpTable(phase, (_exact(tracer, asked),), dict(tracer.uncosted))
+    traced: dict[Point, list[Call]] = {}
+    uncosted: dict[str, int] = {}
+
+    def calls(point: Point) -> list[Call]:
+        if point not in traced:
+            tracer = trace(point)
+            traced[point] = _merged(tracer.calls)
+            uncosted.update(tracer.uncosted)
+        return traced[point]
+
+    many = _fit(layout, calls)
+    pieces: list[Piece] = []
+    notes: list[str] = []
+    if many is None:
+        notes.append("sizes are not polynomial in the workload: traced at the asked point only")
+        pieces.append(_exact_calls(calls(asked), asked))
+        return OpTable(phase, tuple(pieces), uncosted, tuple(notes))
+    if not _agrees(many, calls(layout.checks[0]), layout.checks[0]):
+        one = _fit(layout.at_batch_one(), calls)
+        if one is None:
+            one = _exact_calls(calls((1, *asked[1:])), (1, *asked[1:]))
+        pieces.append(one)
+        many = Piece(((2, None), *many.ranges[1:]), many.monomials, many.rows)
+    pieces.append(many)
+    return OpTable(phase, tuple(pieces), uncosted, tuple(notes))
+
+
+def _fit(layout: Layout, calls: Callable[[Point], list[Call]]) -> Piece | None:
+    """The piece through the layout's points, or None when its far check disagrees."""
+    samples = [calls(p) for p in layout.points]
+    shape = [_identity(c) for c in samples[0]]
+    if any([_identity(c) for c in s] != shape for s in samples[1:]):
+        return None
+    matrix = np.array([[np.prod([x**e for x, e in zip(p, m, strict=True)]) for m in layout.monomials] for p in layout.points], float)
+    inverse = np.linalg.inv(matrix)
+    main, rows, began = _main_stack(samples[0]), [], False
+    for index, call in enumerate(samples[0]):
+        began = began or bool(call.stack and call.stack == main)
+        dims = {name: _coefficients(inverse, [s[index].dims[name] for s in samples]) for name in call.dims}
+        memory = tuple(_coefficients(inverse, [getattr(s[index], m) for s in samples]) for m in ("live", "before"))
+        rows.append(_row(call, dims, memory, main, began))
+    piece = Piece(layout.ranges, layout.monomials, tuple(rows))
+    far = layout.checks[-1]
+    return piece if _agrees(piece, calls(far), far) else None
+
+
+def _agrees(piece: Piece, calls: list[Call], point: Point) -> bool:
+    """Whether the piece's operators and sizes are those traced at `point`."""
+    if len(calls) != len(piece.rows):
+        return False
+    basis = piece.basis(*point)
+    for row, call in zip(piece.rows, calls, strict=True):
+        if (row.op, row.module, dict(row.attrs)) != (call.op, call.module, call.attrs):
+            return False
+        values = {name: float((np.asarray(c) @ basis)[0]) for name, c in row.dims.items()}
+        if any(abs(values[name] - size) > 1e-6 * max(1.0, abs(size)) for name, size in call.dims.items()):
+            return False
+        for coefficients, traced in zip(row.memory, (call.live, call.before), strict=True):
+            if abs(float((np.asarray(coefficients) @ basis)[0]) - traced) > 0.5 + 1e-6 * traced:
+                return False
+    return True
+
+
+def _exact(tracer: Tracer, point: Point) -> Piece:
+    return _exact_calls(_merged(tracer.calls), point)
+
+
+def _exact_calls(calls: list[Call], point: Point) -> Piece:
+    """A piece for one point: every size a constant."""
+    main, rows, began = _main_stack(calls), [], False
+    for call in calls:
+        began = began or bool(call.stack and call.stack == main)
+        rows.append(_row(call, {n: (float(v),) for n, v in call.dims.items()}, ((float(call.live),), (float(call.before),)), main, began))
+    return Piece(tuple((x, x) for x in point), ((0, 0, 0),), tuple(rows))
+
+
+def _row(call: Call, dims, memory, main: str, began: bool) -> Row:
+    inside = bool(call.stack) and call.stack == main
+    return Row(
+        op=call.op,
+        module=call.module,
+        count=len(call.layers) if call.layers else 1,
+        dims=dims,
+        attrs=call.attrs,
+        memory=memory,
+        stack=call.stack,
+        layers=tuple(call.layers or ()),
+        place="" if inside else ("post" if began else "pre"),
+    )
+
+
+def _coefficients(inverse: np.ndarray, values: list[float]) -> tuple[float, ...]:
+    """Solve for the coefficients; they are whole or simple fractions, so rounding removes the noise of the solver."""
+    solved = np.round(inverse @ np.asarray(values, dtype=float), 6)
+    return tuple(float(c) + 0.0 for c in solved)
+
+
+def _main_stack(calls: Iterable[Call]) -> str:
+    """The stack with the most layers: the decoder."""
+    depth: dict[str, int] = {}
+    for call in calls:
+        if call.stack:
+            depth[call.stack] = max(depth.get(call.stack, 0), max(call.layers) + 1)
+    return max(depth, key=depth.get, default="")
+
+
+def _merged(calls: list[Call]) -> list[Call]:
+    """Equal calls of different layers become one, as if layers had been reused: the table is the same either way.
+
+    The n-th call of a layer merges with the n-th of another layer of the same stack when everything else agrees.
+    """
+    out: dict[tuple, Call] = {}
+    position: dict[tuple, int] = {}
+    for call in calls:
+        module = _generic(call)
+        layers = tuple(call.layers or ())
+        order = position[(call.stack, layers)] = position.get((call.stack, layers), -1) + 1
+        where = (call.stack, order) if call.stack else ("", len(out))
+        key = (call.op, module, where, tuple(sorted(call.dims.items())), tuple(sorted(call.attrs.items(), key=str)))
+        if key in out:
+            first = out[key]
+            first.layers = sorted({*(first.layers or ()), *layers})
+            first.live, first.before = max(first.live, call.live), max(first.before, call.before)
+        else:
+            out[key] = Call(call.op, module, call.dims, call.attrs, call.live, call.before, call.stack, list(layers) or None)
+    return list(out.values())
+
+
+def _generic(call: Call) -> str:
+    """`model.layers.7.mlp` → `model.layers.*.mlp` for calls inside a stack."""
+    prefix = f"{call.stack}."
+    if call.stack and call.module.startswith(prefix):
+        rest = call.module.removeprefix(prefix).partition(".")
+        return f"{call.stack}.*{rest[1]}{rest[2]}"
+    return call.module
+
+
+def _identity(call: Call):
+    return call.op, call.module, call.attrs, call.layers, sorted(call.dims)
+
+
+def _unique(points: Iterable[Point]) -> tuple[Point, ...]:
+    return tuple(dict.fromkeys(points))

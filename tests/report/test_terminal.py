@@ -1,0 +1,102 @@
+"""The terminal report says the answer, fits its width, and survives pipes."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from tensorcast.report.terminal import print_report, report_lines
+from tests.report.sample import op, sample
+
+
+def report(estimate, **options) -> str:
+    stream = io.StringIO()
+    print_report(estimate, file=stream, **options)
+    return stream.getvalue()
+
+
+def test_the_answer_comes_first() -> None:
+    lines = report(sample()).splitlines()
+    assert lines[0] == "deepseek-v3 on 8 x ascend-910b2 (asked for as ascend-910b)"
+    assert "TTFT        1.00 s    time to first token" in lines
+    assert "TPOT        50.0 ms   time per output token, mean over all output positions" in lines
+    assert "throughput  19.6 tokens/s · 2.45 per device · 19.6 per user" in lines
+    assert "Memory per device  48.0 GiB of 64.0 GiB, 75.0 %  FITS" in lines
+
+
+def test_what_does_not_fit_is_said_with_what_would() -> None:
+    text = report(sample(fits=False))
+    assert "144 GiB of 64.0 GiB, 225 %  DOES NOT FIT" in text
+    assert "missing       80.0 GiB" in text
+    assert "  - --tp 32 (4 nodes): 48.0 GiB per device" in text
+    assert "largest batch" not in text
+
+
+@pytest.mark.parametrize("width", [72, 80, 120, 140])
+@pytest.mark.parametrize("fits", [True, False])
+def test_no_line_is_wider_than_asked(width: int, fits: bool) -> None:
+    estimate = sample(fits=fits)
+    estimate["warnings"] = ["a remark of many words " * 20, "x" * 300]
+    estimate["phases"]["decode"]["ops"].append(op("o" * 60, "m" * 200, 1e-9, "communication", comm_bytes=2**50))
+    assert max(len(line.plain) for line in report_lines(estimate, width=width)) <= width
+
+
+def test_shares_are_of_device_time_and_the_rest_is_counted() -> None:
+    text = report(sample(), top=1)
+    assert "600 ms 60.0 %   matrix 2.00 P  90.0 GiB" in text
+    assert "2 more: 400 ms, 40.0 %" in text
+    assert "rms_norm" not in text
+
+
+def test_top_zero_hides_the_table() -> None:
+    assert "count" not in report(sample(), top=0)
+
+
+def test_steps_tell_their_reason() -> None:
+    text = report(sample())
+    assert "  - wrap_model: applied, 1 module\n" in text
+    assert "  - maybe_enable_mtp: skipped (no --mtp)\n" in text
+
+
+def test_a_phase_that_was_not_asked_for_shows_no_figure() -> None:
+    estimate = sample()
+    del estimate["phases"]["prefill"]
+    estimate["metrics"] |= {"ttft_s": None, "request_latency_s": None}
+    text = report(estimate)
+    assert "TTFT" not in text and "Prefill" not in text and "TPOT" in text
+
+
+def test_brackets_in_names_are_not_markup() -> None:
+    estimate = sample()
+    estimate["warnings"] = ["[bold]layers[0][/bold] :smile:"]
+    assert "  - [bold]layers[0][/bold] :smile:" in report(estimate)
+
+
+def test_no_colour_in_a_pipe() -> None:
+    assert "\x1b" not in report(sample())
+
+
+def test_no_colour_asked(monkeypatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "100")
+    for name in ("FORCE_COLOR", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    coloured, plain = Terminal(), Terminal()
+    print_report(sample(), file=coloured)
+    monkeypatch.setenv("NO_COLOR", "1")
+    print_report(sample(), file=plain)
+    assert "\x1b[1;32m" in coloured.getvalue()
+    assert "\x1b[1;32m" not in plain.getvalue() and "\x1b[3" not in plain.getvalue()
+
+
+def test_an_ascii_stream_gets_ascii() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    print_report(sample(), file=stream)
+    stream.flush()
+    assert b"tp 8 | ep 1" in raw.getvalue()
