@@ -66,10 +66,11 @@ def run(flags: list[str], rounds: int) -> dict[str, dict[str, float]]:
             with tempfile.TemporaryDirectory() as empty:
                 for name, (command, extra) in cases(flags, warm, empty).items():
                     samples.setdefault(name, []).append(measure(command, extra))
-    return {
-        name: dict(zip(("wall_s", "cpu_s", "peak_bytes"), map(statistics.median, zip(*found, strict=True)), strict=True))
-        for name, found in samples.items()
-    }
+    result = {}
+    for name, found in samples.items():
+        wall, cpu, peak = (statistics.median(column) for column in zip(*found, strict=True))
+        result[name] = {"wall_s": wall, "cpu_s": cpu, "peak_bytes": peak}
+    return result
 
 
 def table(result: dict[str, dict[str, float]]) -> str:
@@ -101,7 +102,8 @@ def main() -> None:
         parser.error("--rounds must be at least 1")
     flags = arguments.flags or FLAGSHIP
     result = run(flags, arguments.rounds)
-    print(f"simulate {' '.join(flags)}\n{arguments.rounds} rounds, {os.cpu_count()} cores, Python {platform.python_version()}")
+    print(f"simulate {' '.join(flags)}")
+    print(f"{arguments.rounds} rounds, {os.cpu_count()} cores, Python {platform.python_version()}")
     print(table(result))
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(result, indent=2) + "\n")

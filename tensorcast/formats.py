@@ -2,9 +2,9 @@
 
 A format is pure storage plus the name of a rate; the rate itself (FLOP/s) belongs to a hardware profile.
 
-Sources: OCP Microscaling Formats (MX) v1.0 for mxfp8 and mxfp4 (32 elements share one e8m0 scale byte); NVIDIA CUDA 12.8
-documentation for nvfp4 (16 elements share one e4m3 scale byte, and a tensor one fp32 scale); OCP 8-bit floating point
-v1.0 for the two fp8 encodings; IEEE 754 for fp32 and fp16.
+Sources: OCP Microscaling Formats (MX) v1.0 for mxfp8 and mxfp4 (32 elements share one e8m0 scale byte); NVIDIA CUDA
+12.8 documentation for nvfp4 (16 elements share one e4m3 scale byte, and a tensor one fp32 scale); OCP 8-bit floating
+point v1.0 for the two fp8 encodings; IEEE 754 for fp32 and fp16.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .errors import InputError, UnknownNameError
+from tensorcast.errors import InputError, UnknownNameError
 
 MATHS = ("fp32", "tf32", "bf16", "fp16", "fp8", "int8", "int4", "mxfp4", "nvfp4")
 """Names of the matrix rates a hardware profile may give."""
@@ -121,8 +121,9 @@ def scale_bytes_of(elements: int, fmt: str | Format, rows: int = 1) -> int:
 def machine_computes(fmt: str | Format, has: Callable[[str], bool]) -> bool:
     """Whether a machine multiplies two operands of this format natively; `has(math)` says if it has that matrix rate.
 
-    mxfp8 runs at the fp8 rate, but only on matrix units that apply block scales. Those arrived together with block-scaled
-    4-bit formats (PTX ISA 8.7 `mxf8f6f4`, AMD CDNA 4, Ascend 950), so a machine with fp8 alone (H100, MI300X) has none.
+    mxfp8 runs at the fp8 rate, but only on matrix units that apply block scales. Those arrived together with
+    block-scaled 4-bit formats (PTX ISA 8.7 `mxf8f6f4`, AMD CDNA 4, Ascend 950), so a machine with fp8 alone (H100,
+    MI300X) has none.
     """
     f = format_named(fmt)
     if f.name == "mxfp8":

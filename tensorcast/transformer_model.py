@@ -13,6 +13,7 @@ from torch import nn
 from tensorcast.errors import DeploymentError, TransformationError
 from tensorcast.kernels import load_kernels
 from tensorcast.kernels.registry import KernelChoice, KernelRequest
+from tensorcast.layers.moe import experts_weights, is_router
 from tensorcast.layers.patching import GlobalPatch
 from tensorcast.models.blueprint import Blueprint
 from tensorcast.pipelines import PIPELINES, ModelProfile, profile_for
@@ -74,6 +75,7 @@ class TransformerModel:
         self.drafts: nn.Module | None = None
         self.quantised: dict[str, Any] = {}
         self.parameters = sum(p.numel() for p in self.module.parameters())
+        self.active_parameters = self.parameters - idle_parameters(self.module)
         self.kernels = KernelChoice(list(deployment.kernels), deployment.hw, self.profile.kernels)
         default_dtype = torch.get_default_dtype()
         try:
@@ -227,6 +229,19 @@ class TransformerModel:
                 self.notes.append(f"{step} waived: {self.waived[step]}")
                 continue
             raise DeploymentError(f"the pipeline for {self.blueprint.model_type!r} did not run {step} but {asked} was asked")
+
+
+def idle_parameters(module: nn.Module) -> int:
+    """Expert parameters that one token does not use: those of all but its top_k experts."""
+    idle = 0
+    for block in module.modules():
+        routers = [m for m in block.children() if is_router(m)]
+        for child in block.children():
+            weights = experts_weights(child)
+            if weights is not None and routers:
+                total, experts = sum(p.numel() for p in child.parameters(recurse=False)), weights[0].shape[0]
+                idle += total - total * routers[0].top_k // experts
+    return idle
 
 
 def _has(module: nn.Module, path: str) -> bool:

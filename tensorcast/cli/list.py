@@ -12,7 +12,7 @@ from tensorcast.cli.table import plain_row, print_rows
 
 # what -> (module, attribute): a function returning rows, or a Catalog.
 SOURCES = {
-    "models": ("tensorcast.models.reference", "list_models"),
+    "models": ("tensorcast.models.entries", "list_models"),
     "hardware": ("tensorcast.hardware.load", "list_hardware"),
     "kernels": ("tensorcast.kernels", "list_kernels"),
     "ops": ("tensorcast.ops", "list_ops"),
@@ -20,7 +20,10 @@ SOURCES = {
     "profiles": ("tensorcast.pipelines", "PROFILES"),
 }
 # What a table line has room for; --json has every field.
-COLUMNS = {"ops": ("name", "family", "origin", "description")}
+COLUMNS = {
+    "models": ("name", "parameters", "architecture", "dtype", "hub_id", "origin", "source"),
+    "ops": ("name", "family", "origin", "description"),
+}
 
 
 @click.command("list", short_help="Known models, hardware, kernels, ops, pipelines, profiles.")
@@ -35,7 +38,7 @@ def command(what: str, as_json: bool, debug: bool) -> None:
 
         click.echo(dumps(found), nl=False)
     elif found:
-        print_rows(found, COLUMNS.get(what))
+        print_rows(found, [name for name in COLUMNS.get(what, found[0]) if name in found[0]])
     else:
         click.echo(f"no {what}")
 

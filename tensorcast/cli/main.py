@@ -1,6 +1,6 @@
 """The `tensorcast` command: finds the verb, runs it, and turns every error into one line and an exit code.
 
-Exit codes: 0 done · 2 the request was wrong · 3 `--require-fit` and it does not fit · 1 a bug of ours · 130 interrupted.
+Exit codes: 0 done · 2 the request was wrong · 3 `--require-fit` and it does not fit · 1 a bug of ours · 130 interrupted
 Only click is imported here; a verb's module is imported when it is used.
 """
 
@@ -40,11 +40,12 @@ class Cli(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         return importlib.import_module(VERBS[name]).command if name in VERBS else None
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args[0] not in VERBS:
             if args[0].startswith("-"):
                 raise click.NoSuchOption(args[0], ctx=ctx)
-            raise click.UsageError(f"no verb {args[0]!r}; {did_you_mean(args[0], VERBS) or known('the verbs are', VERBS)}")
+            hint = did_you_mean(args[0], VERBS) or f"the verbs are {', '.join(VERBS)}"
+            raise click.UsageError(f"no verb {args[0]!r}; {hint}")
         return super().resolve_command(ctx, args)
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, *rest: Any, **extra: Any) -> Any:
@@ -141,14 +142,9 @@ def parameter_name(error: click.BadParameter) -> str:
 
 
 def did_you_mean(name: str, names: Sequence[str] | dict[str, str]) -> str:
-    """"Did you mean …?" or nothing."""
+    """The question "Did you mean …?", or nothing."""
     near = get_close_matches(name, list(names), n=3, cutoff=0.5)
     return f"Did you mean {' or '.join(near)}?" if near else ""
-
-
-def known(lead: str, names: Sequence[str] | dict[str, str]) -> str:
-    """"the verbs are a, b, c"."""
-    return f"{lead} {', '.join(names)}"
 
 
 def say(line: str) -> None:

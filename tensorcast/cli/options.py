@@ -122,5 +122,10 @@ def option(*names: str, help: str, type: click.ParamType | None = None, **kwargs
     return click.option(*names, multiple=True, callback=once, type=type or NonEmpty(), help=help, **kwargs)
 
 
+def repeatable(*names: str, help: str, type: click.ParamType) -> Callable[[Any], Any]:
+    """A click option that may be given several times; its value is a tuple."""
+    return click.option(*names, multiple=True, type=type, help=f"{help} Repeatable.")
+
+
 debug_option = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

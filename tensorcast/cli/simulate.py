@@ -7,7 +7,17 @@ from typing import Any
 
 import click
 
-from tensorcast.cli.options import Fraction, Lengths, NonEmpty, Sectioned, Setting, Whole, debug_option, option
+from tensorcast.cli.options import (
+    Fraction,
+    Lengths,
+    NonEmpty,
+    Sectioned,
+    Setting,
+    Whole,
+    debug_option,
+    option,
+    repeatable,
+)
 from tensorcast.cli.output import STDOUT, check_outputs, write
 from tensorcast.cli.progress import progress
 from tensorcast.errors import InputError
@@ -32,9 +42,14 @@ SECTIONS = {
 }  # fmt: skip
 
 
-@click.command("simulate", cls=Sectioned, sections=SECTIONS, short_help="Latency, throughput and memory of one model on one machine.")
+@click.command(
+    "simulate",
+    cls=Sectioned,
+    sections=SECTIONS,
+    short_help="Latency, throughput and memory of one model on one machine.",
+)
 @option("--model", "-m", required=True, help="Model: a known name, a folder, a config.json or a hub id.")
-@click.option("--set", "overrides", type=Setting(), multiple=True, help="Change a field of the model's config, e.g. a.b=3. Repeatable.")
+@repeatable("--set", "overrides", type=Setting(), help="Change a field of the model's config, e.g. a.b=3.")
 @option("--layers", type=Whole(), help="Keep only the first N layers.")
 @option("--dtype", help="Floating-point type of the model.  [default: the config's]")
 @click.option("--trust-remote-code", is_flag=True, help="Load model code found in the model's own folder.")
@@ -49,7 +64,7 @@ SECTIONS = {
 @option("--quant", type=click.Choice(QUANT), help="Weights and activations.  [default: auto, the checkpoint's own]")
 @option("--kv-cache-dtype", help="Number format of the KV cache.  [default: the checkpoint's own]")
 @option("--attention-quant", help="Number format of the attention products.  [default: not quantised]")
-@click.option("--exclude", type=NonEmpty("PATTERN"), multiple=True, help="Modules not to quantise: name, glob or re:regex. Repeatable.")
+@repeatable("--exclude", type=NonEmpty("PATTERN"), help="Modules not to quantise: name, glob or re:regex.")
 @click.option("--quant-lm-head", is_flag=True, help="Quantise the output head too.")
 @option("--phase", type=click.Choice(PHASES), help="What to simulate.  [default: auto, prefill and decode]")
 @option("--batch", "--batch-size", type=Whole(), help="Sequences at a time.  [default: 1]")
@@ -62,7 +77,7 @@ SECTIONS = {
 @option("--chunk", type=Whole(), help="Prompt tokens per step in a chunked prefill.")
 @option("--mtp", type=Whole(0), help="Tokens predicted ahead per step.  [default: 0]")
 @option("--acceptance-rate", type=Fraction(open_below=False), help="Share of predicted tokens that are kept, 0 to 1.")
-@click.option("--kernel", type=NonEmpty("KERNEL"), multiple=True, help="OP[/VARIANT][@GLOB]=NAME: run an operator with this kernel. Repeatable.")
+@repeatable("--kernel", type=NonEmpty("KERNEL"), help="OP[/VARIANT][@GLOB]=NAME: run an operator with this kernel.")
 @click.option("--no-reuse", is_flag=True, help="Trace every layer, not one of each kind.")
 @click.option("--strict", is_flag=True, help="An uncosted operator or an assumed figure is an error.")
 @click.option("--no-cache", is_flag=True, help="Neither read nor write the cache of traced models.")
@@ -115,6 +130,9 @@ def request(flags: dict[str, Any]) -> dict[str, Any]:
     """The arguments of `tensorcast.estimate.simulate`: only what was given, so that defaults live in one place."""
     # By identity: a rate or a length of 0 was given, though it equals False.
     given = {name: value for name, value in flags.items() if value is not None and value is not False and value != ()}
+    for name in ("exclude", "kernel"):
+        if name in given:
+            given[name] = list(given[name])
     if "overrides" in given:
         given["overrides"] = merged(given["overrides"])
     return given

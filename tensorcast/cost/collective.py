@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorcast.errors import InputError
+from tensorcast.errors import DeploymentError, InputError
 from tensorcast.hardware.profile import HardwareProfile
 from tensorcast.hardware.protocol import OPS, Floor, Protocol, RankRow, RankTable, TwoProtocols
 from tensorcast.hardware.topology import Tier
@@ -66,12 +66,14 @@ def _time(op: str, b: np.ndarray, parts: list, size: int, hw: HardwareProfile, l
     limits = [_egress(tiers) for tiers in networks]
     counts = [_ranks(tiers) for tiers in networks]
     first = networks[0][0][0].fabric == hw.topology.tiers[0].fabric
+    if library and (len(networks) > 1 or not first):
+        raise DeploymentError(f"{library} {op} works inside {hw.topology.tiers[0].fabric} alone, {size} ranks reach beyond")
 
     def flat(level: int, name: str, part: np.ndarray) -> np.ndarray:
         """Time of collective `name` over the ranks of one network alone."""
         n, link = counts[level], limits[level]
         if level == 0 and first:
-            curve = hw.protocol(name, library if name == op else "")
+            curve = hw.protocol(name, library)
             seconds = _curve(curve, name, part, n, link)
         else:
             seconds = _plain(name, part, n, link, networks[level][-1][0])
@@ -121,16 +123,7 @@ def _ranks(tiers: list[tuple[Tier, int]]) -> int:
 
 def _egress(tiers: list[tuple[Tier, int]]) -> float:
     """B/s one device can send into a network: the sum over its tiers, those on shared ports counted once."""
-    total = 0.0
-    for i, (tier, ranks) in enumerate(tiers):
-        if not (tier.shared and i > 0 and not _first_of_ports(tiers, i)):
-            total += tier.egress(ranks)
-    return total
-
-
-def _first_of_ports(tiers: list[tuple[Tier, int]], i: int) -> bool:
-    """Whether the ports `tiers[i]` shares are not those of the tier before it (that one being left out of the group)."""
-    return tiers[i - 1][0].bandwidth != tiers[i][0].bandwidth
+    return sum(tier.egress(ranks) for i, (tier, ranks) in enumerate(tiers) if not (tier.shared and i))
 
 
 def _hop(b: np.ndarray, tier: Tier) -> np.ndarray:

@@ -43,11 +43,13 @@ def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, sp
     """x · weightᵀ + bias with the kernels that `spec` (a QuantSpec or None) brings along."""
     if spec is None:
         fmt = dtype_name(weight)
-        return call.linear(x, weight, bias, fmt, dtype_name(x), fmt, 0, False)
+        return call.linear(x, weight, bias, fmt, dtype_name(x), fmt, 0, False, "")
     quantised = quantise_activation(x, spec)
     n, k = weight.shape
     scales = spec.weight_bytes(n, k) - bytes_of(n * k, spec.weight)
-    y = call.linear(x, weight, bias, spec.weight, spec.activation, spec.math, scales, spec.dequantises_weight)
+    y = call.linear(
+        x, weight, bias, spec.weight, spec.activation, spec.math, scales, spec.dequantises_weight, spec.label
+    )
     del quantised
     return y
 

@@ -132,9 +132,10 @@ def grouped_experts(x, module, top_k):
     spec, exchange = state.quant, state.exchange
     fmt = dtype_name(w13)
     if spec is None:
-        formats = (fmt, dtype_name(x), fmt, 0.0, False)
+        formats = (fmt, dtype_name(x), fmt, 0.0, False, "")
     else:
-        formats = (spec.weight, spec.activation, spec.math, scale_overhead(spec, module), spec.dequantises_weight)
+        overhead = scale_overhead(spec, module)
+        formats = (spec.weight, spec.activation, spec.math, overhead, spec.dequantises_weight, spec.label)
         if spec.needs_activation_quantise:
             call.quantize(x, spec.activation, spec.activation_group)
     return call.moe_experts(

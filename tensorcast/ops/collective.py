@@ -25,8 +25,11 @@ def _work(op):
     return work
 
 
-def _dims(x, **attrs):
-    return {"elements": x.numel(), "attrs": {"format": dtype_name(x)}}
+def _dims(op):
+    def dims(x, *args, **kwargs):
+        return {"elements": x.numel(), "attrs": {"format": dtype_name(x), "collective": op}}
+
+    return dims
 
 
 @operator("all_reduce(Tensor x, int size, int stride) -> Tensor", family="collective")
@@ -36,7 +39,7 @@ class AllReduce:
     def meta(x, size, stride):
         return x.new_empty(x.shape)
 
-    dims = _dims
+    dims = _dims("all_reduce")
     work = _work("all_reduce")
 
 
@@ -50,7 +53,7 @@ class AllGather:
         return x.new_empty(shape)
 
     def dims(x, dim, size, stride):
-        return {"elements": x.numel() * size, "attrs": {"format": dtype_name(x)}}
+        return {"elements": x.numel() * size, "attrs": {"format": dtype_name(x), "collective": "all_gather"}}
 
     work = _work("all_gather")
 
@@ -62,7 +65,7 @@ class GatherSlices:
     def meta(x, size, stride):
         return x.new_empty(x.shape)
 
-    dims = _dims
+    dims = _dims("all_gather")
     work = _work("all_gather")
 
 
@@ -75,7 +78,7 @@ class ReduceScatter:
         shape[dim] = -(-shape[dim] // size)
         return x.new_empty(shape)
 
-    dims = _dims
+    dims = _dims("reduce_scatter")
     work = _work("reduce_scatter")
 
 
@@ -86,7 +89,7 @@ class AllToAll:
     def meta(x, size, stride):
         return x.new_empty(x.shape)
 
-    dims = _dims
+    dims = _dims("all_to_all")
     work = _work("all_to_all")
 
 
@@ -97,5 +100,5 @@ class SendRecv:
     def meta(x, size, stride):
         return x.new_empty(x.shape)
 
-    dims = _dims
+    dims = _dims("send_recv")
     work = _work("send_recv")

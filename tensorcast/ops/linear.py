@@ -9,17 +9,17 @@ from tensorcast.ops.base import Work, dtype_name, item_bytes, operator
 
 @operator(
     "linear(Tensor x, Tensor w, Tensor? bias, str weight_format, str act_format, str math, int scale_bytes,"
-    " bool dequantize) -> Tensor",
+    " bool dequantize, str scheme) -> Tensor",
     family="gemm",
 )
 class Linear:
     """y[m, n] = x[m, k] · w[n, k]ᵀ + bias[n]; `scale_bytes` are the weight's scales and zero points;
     `dequantize`: the weight is expanded on its way into the product, one vector operation an element."""
 
-    def meta(x, w, bias, weight_format, act_format, math, scale_bytes, dequantize):
+    def meta(x, w, bias, weight_format, act_format, math, scale_bytes, dequantize, scheme):
         return x.new_empty((*x.shape[:-1], w.shape[0]))
 
-    def dims(x, w, bias, weight_format, act_format, math, scale_bytes, dequantize):
+    def dims(x, w, bias, weight_format, act_format, math, scale_bytes, dequantize, scheme):
         k = x.shape[-1]
         return {
             "m": x.numel() // k if k else 0,

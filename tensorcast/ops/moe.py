@@ -41,7 +41,7 @@ class MoeRoute:
 
 @operator(
     "moe_experts(Tensor x, Tensor w13, Tensor w2, int top_k, int experts, bool gated, str weight_format,"
-    " str act_format, str math, float scale_overhead, bool dequantize, int groups, int ep) -> Tensor",
+    " str act_format, str math, float scale_overhead, bool dequantize, str scheme, int groups, int ep) -> Tensor",
     family="grouped_gemm",
 )
 class MoeExperts:
@@ -51,10 +51,10 @@ class MoeExperts:
     inter]; `scale_overhead` is the bytes of scales per byte of weight.
     """
 
-    def meta(x, w13, w2, top_k, experts, gated, weight_format, act_format, math, scale_overhead, dequantize, groups, ep):
+    def meta(x, w13, w2, top_k, experts, gated, weight_format, act_format, math, scale_overhead, dequantize, scheme, groups, ep):
         return x.new_empty(x.shape)
 
-    def dims(x, w13, w2, top_k, experts, gated, weight_format, act_format, math, scale_overhead, dequantize, groups, ep):
+    def dims(x, w13, w2, top_k, experts, gated, weight_format, act_format, math, scale_overhead, dequantize, scheme, groups, ep):
         per_expert = w13.numel() // w13.shape[0] + w2.numel() // w2.shape[0]
         inter = w2.numel() // w2.shape[0] // x.shape[-1]
         return {
@@ -80,8 +80,12 @@ class MoeExperts:
         )
 
 
-def _exchange_dims(x, top_k, copies, slices, size, stride, wire_format):
-    return {"tokens": x.numel() // x.shape[-1], "hidden": x.shape[-1], "attrs": {"format": dtype_name(x)}}
+def _exchange_dims(collective):
+    def dims(x, top_k, copies, slices, size, stride, wire_format):
+        attrs = {"format": dtype_name(x), "collective": collective}
+        return {"tokens": x.numel() // x.shape[-1], "hidden": x.shape[-1], "attrs": attrs}
+
+    return dims
 
 
 def _exchange_work(d, a):
@@ -107,7 +111,7 @@ class MoeDispatch:
     def meta(x, top_k, copies, slices, size, stride, wire_format):
         return x.new_empty(x.shape)
 
-    dims = _exchange_dims
+    dims = _exchange_dims("dispatch")
     work = _exchange_work
 
 
@@ -121,5 +125,5 @@ class MoeCombine:
     def meta(x, top_k, copies, slices, size, stride, wire_format):
         return x.new_empty(x.shape)
 
-    dims = _exchange_dims
+    dims = _exchange_dims("combine")
     work = _exchange_work

@@ -1,9 +1,10 @@
 """What a checkpoint says about its own quantisation, in one form.
 
-Read: `quantization_config` of a transformers config (also inside `text_config`), or the side file `hf_quant_config.json`.
-Methods: fp8, fbgemm_fp8, compressed-tensors, modelopt, mxfp4, gptq, awq. The fields are those the methods' own writers
-document: transformers `utils/quantization_config.py`, compressed-tensors `QuantizationScheme`, NVIDIA Model Optimizer
-`hf_quant_config.json`, the DeepSeek-V4 model card (`expert_dtype` fp4: experts in fp4 with one e8m0 scale per 32).
+Read: `quantization_config` of a transformers config (also inside `text_config`), or the side file
+`hf_quant_config.json`. Methods: fp8, fbgemm_fp8, compressed-tensors, modelopt, mxfp4, gptq, awq. The fields are those
+the methods' own writers document: transformers `utils/quantization_config.py`, compressed-tensors
+`QuantizationScheme`, NVIDIA Model Optimizer `hf_quant_config.json`, the DeepSeek-V4 model card (`expert_dtype` fp4:
+experts in fp4 with one e8m0 scale per 32).
 """
 
 from __future__ import annotations
@@ -11,38 +12,43 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..errors import DeploymentError
-from ..formats import format_named
-from .patterns import refuse_single_experts
-from .schemes import QuantSpec
+from tensorcast.errors import DeploymentError
+from tensorcast.formats import format_named
+from tensorcast.quantization.modelopt import algorithm, layer_table
+from tensorcast.quantization.patterns import refuse_single_experts
+from tensorcast.quantization.schemes import QuantSpec
 
 ALL, EXPERTS = "*", "kind:experts"
+INNER = ("text_config", "language_config", "llm_config")
 Rules = tuple[tuple[str, "QuantSpec | None"], ...]
 
 
 @dataclass(frozen=True)
 class CheckpointQuant:
-    """A checkpoint's quantisation: `rules` and `skip` as in QuantPlan, KV-cache format (None: not stated)."""
+    """A checkpoint's quantisation: `rules`, `skip`, `language_only` as in QuantPlan; KV-cache format (None: not
+    stated)."""
 
     rules: Rules
     skip: tuple[str, ...]
     source: str
     kv_cache: str | None = None
     lm_head: bool = False
+    language_only: bool = False
     notes: tuple[str, ...] = ()
 
 
 def read_checkpoint(config: Mapping[str, object], side: Mapping[str, object] | None = None) -> CheckpointQuant | None:
     """The checkpoint's quantisation, or None when it has none.
 
-    The config decides; the side file is read where the config is silent (as vLLM does), and gives the KV-cache format where
-    the config states none. Raises DeploymentError for a method that is not read, or an entry that cannot be honoured.
+    The config decides; the side file is read where the config is silent (as vLLM does), and gives the KV-cache format
+    where the config states none. Raises DeploymentError for a method that is not read, or an entry that cannot be
+    honoured.
     """
-    body = _of_config(config)
+    body, inner = _of_config(config)
     sided = (side or {}).get("quantization") if isinstance(side, Mapping) else None
     where = "quantization_config"
     if body is None:
-        body, where = sided, "hf_quant_config.json"
+        body, inner, where = sided, False, "hf_quant_config.json"
     if not isinstance(body, Mapping) or not body:
         return None
     method = _method(body, where)
@@ -54,17 +60,18 @@ def read_checkpoint(config: Mapping[str, object], side: Mapping[str, object] | N
     experts = _expert_count(config)
     refuse_single_experts(skip, experts, "the checkpoint's exclude list")
     refuse_single_experts([p for p, _ in rules], experts, "the checkpoint's list of quantised layers")
-    return CheckpointQuant(rules, tuple(skip), f"{where} ({method})", kv, lm_head, tuple(notes))
+    return CheckpointQuant(rules, tuple(skip), f"{where} ({method})", kv, lm_head, inner, tuple(notes))
 
 
-def _of_config(config: Mapping[str, object]) -> Mapping[str, object] | None:
-    """The quantisation part of a config: at the top, or in the language model's own config."""
-    for holder in (config, *(config.get(k) for k in ("text_config", "language_config", "llm_config", "thinker_config"))):
+def _of_config(config: Mapping[str, object]) -> tuple[Mapping[str, object] | None, bool]:
+    """The quantisation part of a config, and whether it stands in the language model's own config (and governs only
+    that)."""
+    for holder in (config, *(config.get(key) for key in INNER)):
         if isinstance(holder, Mapping):
             for key in ("quantization_config", "compression_config"):
                 if isinstance(holder.get(key), Mapping) and holder[key]:
-                    return holder[key]
-    return None
+                    return holder[key], holder is not config
+    return None, False
 
 
 def _method(body: Mapping[str, object], where: str) -> str:
@@ -86,14 +93,14 @@ def _method(body: Mapping[str, object], where: str) -> str:
     if name in _REFUSED:
         raise DeploymentError(f"{where}: {stated} {_REFUSED[name]}")
     if name not in _READERS:
-        raise DeploymentError(f"{where}: unknown quant_method {stated!r}; we read {', '.join(_READERS)}; use --quant none "
-                              "or a scheme by name")
+        raise DeploymentError(f"{where}: unknown quant_method {stated!r}; we read {', '.join(_READERS)}; "
+                              "use --quant none or a scheme by name")
     return name
 
 
 _REFUSED = {
-    "bitsandbytes": "splits activations by outlier (int8) or uses a code book with nested scales (nf4), which no scheme here "
-                    "computes faithfully; use --quant w8a16 or w4a16 for a figure near it, or --quant none",
+    "bitsandbytes": "splits activations by outlier (int8) or uses a code book with nested scales (nf4), which no "
+                    "scheme here computes faithfully; use --quant w8a16 or w4a16 for a figure near it, or --quant none",
 }
 
 
@@ -108,7 +115,7 @@ def _names(body: Mapping[str, object], *keys: str) -> list[str]:
     return []
 
 
-# -- one reader per method: (body, config) -> rules, skip, notes, lm_head -------------------------------------------------
+# -- one reader per method: (body, config) -> rules, skip, notes, lm_head -------------------------------------------
 
 
 def _fp8(body, config):
@@ -126,8 +133,8 @@ def _fp8(body, config):
     notes: tuple[str, ...] = ()
     if _text(config).get("expert_dtype") == "fp4":
         rules.insert(0, (EXPERTS, QuantSpec("mxfp4", weight, activation_group=spec.activation_group)))
-    if body.get("quantized_layers"):  # experts requantised by modelopt on top of an fp8 checkpoint, which keeps the rest
-        table, _ = _table(body["quantized_layers"])
+    if body.get("quantized_layers"):  # experts requantised by modelopt; everything else stays as the fp8 checkpoint was
+        table, _ = layer_table(body["quantized_layers"])
         skip = [name for name in _names(body, "ignore", "exclude_modules") if name in ("head", "lm_head")]
         return (*table, *rules), skip, notes, False
     return tuple(rules), _names(body, "modules_to_not_convert", "ignored_layers"), notes, False
@@ -151,7 +158,7 @@ def _gptq(body, config):
     skip = _names(body, "modules_to_not_convert")
     for pattern in body.get("dynamic") or ():
         if not str(pattern).startswith("-:"):
-            raise DeploymentError(f"gptq: the per-module override {pattern!r} is not read; only exclusions ('-:…') are")
+            raise DeploymentError(f"gptq: per-module override {pattern!r} is not read; only exclusions ('-:…') are")
         skip.append("re:" + str(pattern)[2:])
     notes = ("gptq desc_act: the input order (4 bytes an input) is not counted",) if body.get("desc_act") else ()
     return ((ALL, spec),), skip, notes, bool(body.get("lm_head", False))
@@ -217,69 +224,29 @@ def _from_arguments(weights: Mapping, activations: Mapping | None, where: str) -
         weight_block=tuple(block) if block else None,
         weight_per_tensor=not own and strategy in ("tensor", None),
         weight_zero_point=weight.startswith("int") and not weights.get("symmetric", True),
-        scale="bf16" if weight.startswith("int") and activation == "bf16" or weight == "int4" else "fp32",
+        scale="bf16" if (weight.startswith("int") and activation == "bf16") or weight == "int4" else "fp32",
     )
-
-
-ALGORITHMS = {
-    "FP8": QuantSpec("fp8", "fp8", dynamic=False, weight_per_tensor=True),
-    "FP8_PER_CHANNEL_PER_TOKEN": QuantSpec("fp8", "fp8"),
-    "NVFP4": QuantSpec("nvfp4", "nvfp4"),
-    "W4A16_NVFP4": QuantSpec("nvfp4", "bf16"),
-    "W4A8_NVFP4_FP8": QuantSpec("nvfp4", "fp8", dynamic=False),
-    "MXFP8": QuantSpec("mxfp8", "mxfp8"),
-    "MXFP4": QuantSpec("mxfp4", "mxfp4"),
-    "W4A8_MXFP4_FP8": QuantSpec("mxfp4", "fp8", dynamic=False),
-    "W8A16": QuantSpec("int8", "bf16", scale="bf16"),
-    "W8A8_SQ_PER_CHANNEL": QuantSpec("int8", "int8", dynamic=False),
-    "W4A16_AWQ": QuantSpec("int4", "bf16", weight_group=128, scale="bf16"),
-    "W4A8_AWQ": QuantSpec("int4", "fp8", weight_group=128, dynamic=False, scale="bf16"),
-}
-"""`quant_algo` of NVIDIA Model Optimizer; a stated group_size replaces the group of the int4 ones."""
-
-
-def _algorithm(name: object, group: object) -> QuantSpec:
-    from dataclasses import replace
-
-    from ..errors import near_names
-
-    spec = ALGORITHMS.get(str(name).upper())
-    if spec is None:
-        near = near_names(str(name), ALGORITHMS)
-        raise DeploymentError(f"modelopt: unknown quant_algo {name!r}; " + (f"nearest: {', '.join(near)}; " if near else "")
-                              + f"we read MIXED_PRECISION, {', '.join(ALGORITHMS)}")
-    own = format_named(spec.weight).scale_block
-    if own and group not in (None, own):
-        raise DeploymentError(f"modelopt: {name} has groups of {own} by definition, not {group}")
-    return replace(spec, weight_group=int(group)) if spec.weight_group and group else spec
-
-
-def _table(layers: object) -> tuple[Rules, bool]:
-    """Rules of a `quantized_layers` table, and whether it lists lm_head."""
-    if not isinstance(layers, Mapping) or not all(isinstance(v, Mapping) for v in layers.values()):
-        raise DeploymentError("quantized_layers must map module names to {quant_algo, group_size}")
-    rules = tuple((str(name), _algorithm(entry.get("quant_algo"), entry.get("group_size"))) for name, entry in layers.items())
-    return rules, any(name.rpartition(".")[2] in ("lm_head", "head") for name in layers)
 
 
 def _modelopt(body, config):
     skip = _names(body, "exclude_modules", "ignore")
-    algorithm, layers = body.get("quant_algo"), body.get("quantized_layers")
+    stated, layers = body.get("quant_algo"), body.get("quantized_layers")
     if layers:
-        rules, lm_head = _table(layers)
+        rules, lm_head = layer_table(layers)
         return rules, skip, (), lm_head
-    if algorithm is None and isinstance(body.get("config_groups"), Mapping):
+    if stated is None and isinstance(body.get("config_groups"), Mapping):
         return _compressed(body, config)
-    if str(algorithm).upper() == "MIXED_PRECISION":
-        raise DeploymentError("modelopt: MIXED_PRECISION without quantized_layers does not say which layer has which format")
+    if str(stated).upper() == "MIXED_PRECISION":
+        raise DeploymentError("modelopt: MIXED_PRECISION without quantized_layers does not say which layer has "
+                              "which format; use a scheme by name")
     group = body.get("group_size")
-    notes = () if skip else (f"the checkpoint's {algorithm} lists no excluded modules: every linear but lm_head, routers and "
-                             "embeddings is taken as quantised",)
-    return ((ALL, _algorithm(algorithm, group)),), skip, notes, False
+    notes = () if skip else (f"the checkpoint's {stated} lists no excluded modules: every linear but lm_head, routers "
+                             "and embeddings is taken as quantised",)
+    return ((ALL, algorithm(stated, group)),), skip, notes, False
 
 
-_READERS = {"fp8": _fp8, "fbgemm_fp8": _fbgemm, "compressed-tensors": _compressed, "modelopt": _modelopt, "mxfp4": _mxfp4,
-            "gptq": _gptq, "awq": _awq}
+_READERS = {"fp8": _fp8, "fbgemm_fp8": _fbgemm, "compressed-tensors": _compressed, "modelopt": _modelopt,
+            "mxfp4": _mxfp4, "gptq": _gptq, "awq": _awq}
 
 
 def _kv_cache(body: Mapping[str, object]) -> str | None:
@@ -291,15 +258,15 @@ def _kv_cache(body: Mapping[str, object]) -> str | None:
         pair = stated.get("type", "int"), stated.get("num_bits")
         name = {("float", 8): "fp8", ("int", 8): "int8", ("float", 4): "nvfp4", ("int", 4): "int4"}.get(pair)
         if name is None:
-            raise DeploymentError(f"kv_cache_scheme: {pair[1]}-bit {pair[0]} is not simulated; name one with --kv-cache-dtype")
+            raise DeploymentError(f"kv_cache_scheme: {pair[1]}-bit {pair[0]} is not simulated; "
+                                  "name a format with --kv-cache-dtype")
         return name
     return format_named(str(stated)).name
 
 
 def _text(config: Mapping[str, object]) -> Mapping[str, object]:
     """The language model's part of a config."""
-    inner = config.get("text_config")
-    return inner if isinstance(inner, Mapping) else config
+    return next((config[key] for key in INNER if isinstance(config.get(key), Mapping)), config)
 
 
 def _expert_count(config: Mapping[str, object]) -> int:

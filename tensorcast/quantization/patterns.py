@@ -5,9 +5,10 @@ A pattern is one of
 - a whole-segment name, `gate`: any module with such a segment, so `…mlp.gate` but never `…mlp.gate_proj`;
 - a regular expression, `re:.*shared_experts.*`: matched from the start of the path.
 
-Lists in checkpoints use the checkpoint's own names. They differ from the module paths of a built model in four ways, all
-handled on both sides by `canonical`: wrappers in front (`model.`, `language_model.`, `backbone.`), names of the reference
-code (`ffn`, `w1`), one entry per expert where the model has one stack, and projections that only one side has fused.
+Lists in checkpoints use the checkpoint's own names. They differ from the module paths of a built model in four ways,
+all handled on both sides by `canonical`: wrappers in front (`model.`, `language_model.`, `backbone.`), names of the
+reference code (`ffn`, `w1`), one entry per expert where the model has one stack, and projections that only one side
+has fused.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import translate
 
-from ..errors import DeploymentError, InputError
+from tensorcast.errors import DeploymentError, InputError
 
 WRAPPERS = ("model", "language_model", "backbone", "text_model")
 
@@ -30,6 +31,9 @@ FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj
          "in_proj_qkvz": ("in_proj_qkv", "in_proj_z"), "in_proj_ba": ("in_proj_b", "in_proj_a")}
 """A fused projection -> the projections it is made of."""
 
+LANGUAGE = ("", "layers", "mtp", "embed", "head", "ffn", "block_sparse_moe", "w1", "w2", "w3")
+"""First segments of a language model's paths (and of patterns, "" being `*`), whose names `SEGMENTS` translates."""
+
 PROJECTIONS = ("gate_proj", "up_proj", "down_proj", "gate_up_proj")
 GLOB = re.compile(r"[*?\[]")
 EXPERT = re.compile(r"(?:^|\.)experts\.(\d+)\.")
@@ -41,27 +45,32 @@ def canonical(path: str) -> str:
     >>> canonical("language_model.model.layers.3.ffn.experts.17.w1")
     'layers.3.mlp.experts'
     """
+    bare, _ = _split_experts(path)
+    return bare
+
+
+def _split_experts(path: str) -> tuple[str, str]:
+    """(canonical path, what followed a stack of experts: "" or ".17.w1")."""
     segments = path.split(".")
     while len(segments) > 1 and segments[0] in WRAPPERS:
         segments = segments[1:]
-    named = []
-    for segment in segments:
-        stem = segment.rstrip("*")
-        named.append(SEGMENTS.get(stem, stem) + segment[len(stem):])
-    for i, segment in enumerate(named[:-1]):
-        if segment == "experts" and (named[i + 1].isdigit() or named[i + 1] in ("*", *PROJECTIONS)):
-            return ".".join(named[: i + 1])
-    return ".".join(named)
+    if segments[0].rstrip("*") in LANGUAGE:  # other towers have their own `attn` and `head`
+        for i, segment in enumerate(segments):
+            stem = segment.rstrip("*")
+            segments[i] = SEGMENTS.get(stem, stem) + segment[len(stem):]
+    for i, segment in enumerate(segments[:-1]):
+        if segment == "experts" and (segments[i + 1].isdigit() or segments[i + 1] in ("*", *PROJECTIONS)):
+            return ".".join(segments[: i + 1]), "." + ".".join(segments[i + 1:])
+    return ".".join(segments), ""
 
 
-def spellings(path: str, experts: bool = False) -> list[str]:
+def spellings(path: str) -> list[str]:
     """The path as checkpoints may write it, for patterns that cannot be rewritten (regular expressions)."""
-    bare = canonical(path)
+    bare, tail = _split_experts(path)
     old = ".".join({"self_attn": "attn", "mlp": "ffn"}.get(s, s) for s in bare.split("."))
-    mixed = bare.replace(".mlp.", ".block_sparse_moe.")
-    stems = dict.fromkeys((bare, old, mixed))
+    stems = (bare, old, bare.replace(".mlp.", ".block_sparse_moe.")) if bare.split(".")[0] in LANGUAGE else (bare,)
     prefixes = ("", "model.", "language_model.", "model.language_model.", "language_model.model.", "backbone.")
-    return list(dict.fromkeys([path, *(prefix + stem for stem in stems for prefix in prefixes)]))
+    return list(dict.fromkeys([path, *(prefix + stem + tail for stem in stems for prefix in prefixes)]))
 
 
 @dataclass(frozen=True)
@@ -98,7 +107,8 @@ class Matcher:
     def __call__(self, path: str) -> bool:
         """Whether any pattern matches the module at `path`.
 
-        Raises DeploymentError where the patterns cover a part of a fused module: half a matrix has no format of its own.
+        Raises DeploymentError where the patterns cover a part of a fused module: half a matrix has no format of its
+        own.
         """
         if self._matches(path):
             return True
@@ -142,5 +152,5 @@ def refuse_single_experts(patterns: Iterable[str], experts: int, what: str) -> N
     for path, indices in seen.items():
         if indices != set(range(experts or len(indices))):
             count = experts or "all"
-            raise DeploymentError(f"{what} names {len(indices)} of {count} experts of {path}; the experts of a layer run as "
-                                  f"one stack with one format: name {path} itself")
+            raise DeploymentError(f"{what} names {len(indices)} of {count} experts of {path}; the experts of a layer "
+                                  f"run as one stack with one format: name {path} itself")

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 
-from ..errors import DeploymentError, near_names
-from ..formats import FORMATS, format_named, machine_computes
-from .patterns import FUSED, GLOB, Matcher, canonical, refuse_single_experts
-from .schemes import SCHEMES, QuantSpec, nearest, scheme_named, with_dtype
+from tensorcast.errors import DeploymentError, near_names
+from tensorcast.formats import FORMATS, format_named, machine_computes
+from tensorcast.quantization.patterns import FUSED, GLOB, Matcher, canonical, refuse_single_experts
+from tensorcast.quantization.schemes import SCHEMES, QuantSpec, nearest, scheme_named, with_dtype
 
 KINDS = ("linear", "experts", "router", "lm_head", "embedding")
 ALL = "*"
 EXPERTS = "kind:experts"
 
-KEPT = ("shared_expert_gate", "eh_proj", "weights_proj", "conv1d")
-"""Last segments that engines keep in 16 bit whatever the scheme, unless listed: gates of one output, the MTP input
-projection and the DeepSeek indexer's head weights (vLLM builds each without a quantisation config), short convolutions."""
+KEPT = ("shared_expert_gate", "eh_proj", "weights_proj", "compressor*.kv_proj", "compressor*.gate_proj")
+"""Ends of paths that engines keep in 16 bit whatever the scheme, unless listed: a gate of one output, the MTP input
+projection, the DeepSeek indexer's head weights, DeepSeek-V4's KV compressors (vLLM builds each without a quantisation
+config; the V4 reference code stores compressors in bf16)."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,11 @@ class QuantPlan:
     """What is quantised and how.
 
     `rules`: (pattern, spec or None), the first that matches a module decides; `"*"` is every linear and expert stack,
-    `"kind:experts"` every expert stack; None keeps 16 bit. `skip`: a checkpoint's list of modules left alone, entries may
-    match nothing (norms, absent MTP layers). `exclude`: the user's, every entry must match. `kv_cache`, `attention`: format
-    names; `attention` None computes attention in the model's own type. `source`: where the plan came from. `notes`: for the
-    user to see. `dtype`: format of whatever is not quantised.
+    `"kind:experts"` every expert stack; None keeps 16 bit. `skip`: a checkpoint's list of modules left alone, entries
+    may match nothing (norms, absent MTP layers). `exclude`: the user's, every entry must match. `language_only`:
+    towers beside a `language_model` are left alone. `kv_cache`, `attention`: format names; `attention` None computes
+    attention in the model's own type. `source`: where the plan came from. `notes`: for the user to see. `dtype`:
+    format of whatever is not quantised.
     """
 
     rules: tuple[tuple[str, QuantSpec | None], ...] = ()
@@ -40,6 +43,7 @@ class QuantPlan:
     kv_cache: str = "bf16"
     attention: str | None = None
     quant_lm_head: bool = False
+    language_only: bool = False
     source: str = "none"
     notes: tuple[str, ...] = ()
     dtype: str = "bf16"
@@ -62,8 +66,9 @@ class QuantPlan:
     def resolve(self, paths: Mapping[str, str]) -> dict[str, QuantSpec]:
         """Module path -> QuantSpec, for the modules that are quantised; `paths` gives each module's kind (see KINDS).
 
-        lm_head is left alone unless `quant_lm_head`; routers, embeddings and KEPT always; a rule that names one of them
-        overrides that. Raises DeploymentError when a user's exclude, a list of layers or the whole plan matches nothing.
+        lm_head is left alone unless `quant_lm_head`; routers, embeddings and KEPT always; a rule that names one of
+        them overrides that. Raises DeploymentError when a user's exclude, a list of layers or the whole plan matches
+        nothing.
         """
         for kind in set(paths.values()) - set(KINDS):
             raise DeploymentError(f"unknown module kind {kind!r}; one of {', '.join(KINDS)}")
@@ -73,9 +78,10 @@ class QuantPlan:
         left = Matcher(self.exclude + self.skip)
         listed = _Listed([(p, s) for p, s in self.rules if p not in (ALL, EXPERTS)])
         general = [(p, s) for p, s in self.rules if p in (ALL, EXPERTS)]
+        towers = self.language_only and any("language_model" in path.split(".") for path in paths)
         decided: dict[str, QuantSpec] = {}
         for path, kind in paths.items():
-            if left(path):
+            if left(path) or (towers and kind != "lm_head" and "language_model" not in path.split(".")):
                 continue
             found, spec = listed.find(path)
             if not found and not self._kept(path, kind):
@@ -84,14 +90,14 @@ class QuantPlan:
                 decided[path] = spec
         listed.check(paths, self.source)
         if not decided:
-            raise DeploymentError(f"quantisation ({self.source}) matches none of the {len(paths)} modules of this model, "
-                                  f"such as {', '.join(list(paths)[:2])}; use --quant none or a scheme by name")
+            raise DeploymentError(f"quantisation ({self.source}) matches none of the {len(paths)} modules of this "
+                                  f"model, such as {', '.join(list(paths)[:2])}; use --quant none or a scheme by name")
         return decided
 
     def _kept(self, path: str, kind: str) -> bool:
         if kind == "lm_head":
             return not self.quant_lm_head
-        return kind in ("router", "embedding") or path.rpartition(".")[2] in KEPT
+        return kind in ("router", "embedding") or any(fnmatchcase("." + path, f"*.{end}") for end in KEPT)
 
     def _check_excludes(self, paths: Mapping[str, str]) -> None:
         refuse_single_experts(self.exclude, 0, "--exclude")
@@ -119,7 +125,7 @@ class _Listed:
             bare = canonical(pattern)
             known = self.exact.setdefault(bare, (pattern, spec))
             if known[1] != spec:
-                raise DeploymentError(f"{bare} is one module, but its parts {known[0]} and {pattern} have different formats")
+                raise DeploymentError(f"{bare} is one module, but {known[0]} and {pattern} differ in format")
         self.loose = [(Matcher(tuple(patterns)), spec) for spec, patterns in by_spec.items()]
         self.fused = {spec: Matcher(tuple(p for p, s in self.exact.values() if s == spec))
                       for spec in {s for _, s in self.exact.values()}}
@@ -148,8 +154,8 @@ class _Listed:
         for bare in self.exact:
             inside = any(path == bare or path.startswith(bare + ".") for path in here) or bare in here
             if not inside and ".".join(bare.split(".")[:2]) in layers and not _fused_into(bare, here):
-                raise DeploymentError(f"the list of quantised layers ({source}) has {self.exact[bare][0]}, which the model "
-                                      f"has not; nearest: {', '.join(near_names(bare, here)) or 'none'}")
+                raise DeploymentError(f"the list of quantised layers ({source}) has {self.exact[bare][0]}, which the "
+                                      f"model has not; nearest: {', '.join(near_names(bare, here)) or 'none'}")
 
 
 def _fused_into(bare: str, here: set[str]) -> bool:
@@ -170,14 +176,16 @@ def plan_from_request(
 ) -> QuantPlan:
     """The plan for the precision flags.
 
-    `quant`: "auto" (what the checkpoint says of itself), "none", or a scheme's name. `checkpoint`: the model's config;
-    `side`: its hf_quant_config.json. `machine_formats(math)`: whether the machine has that matrix rate (None: do not ask).
-    `kv_cache_dtype`: a format, or None / "auto": the checkpoint's where `quant` is auto, else `dtype`; a cache is only
-    stored in its format, so any machine can hold it. `attention_quant`: format attention computes in, or None / "none".
+    `quant`: "auto" (what the checkpoint says of itself), "none", or a scheme's name. `checkpoint`: the model's
+    config; `side`: its hf_quant_config.json. `machine_formats(math)`: whether the machine has that matrix rate (None:
+    do not ask). `kv_cache_dtype`: a format, or None / "auto": the checkpoint's where `quant` is auto, else `dtype`; a
+    cache is only stored in its format, so any machine can hold it. `attention_quant`: format attention computes in,
+    or None / "none".
 
-    With "auto", formats the machine cannot compute become `dtype` with a note; asked by name they raise DeploymentError.
+    With "auto", formats the machine cannot compute become `dtype` with a note; asked by name they raise
+    DeploymentError.
     """
-    from .checkpoint import read_checkpoint
+    from tensorcast.quantization.checkpoint import read_checkpoint
 
     dtype = format_named(dtype).name
     has = machine_formats or (lambda math: True)
@@ -190,7 +198,7 @@ def plan_from_request(
             kv = own.kv_cache or dtype
             rules, notes = _as_machine_allows(tuple((p, s and with_dtype(s, dtype)) for p, s in own.rules), has, dtype)
             base = replace(base, rules=rules, skip=own.skip, source=f"checkpoint {own.source}",
-                           quant_lm_head=quant_lm_head or own.lm_head, notes=own.notes + notes)
+                           language_only=own.language_only, notes=own.notes + notes)
     elif key != "none":
         spec = scheme_named(key, dtype)
         if not spec.runs_on(has):
@@ -210,7 +218,8 @@ def kv_cache_format(name: str) -> str:
     """Format of a KV cache by name. Raises DeploymentError for one no cache is kept in (tf32)."""
     fmt = format_named(name)
     if fmt.name == "tf32":
-        raise DeploymentError(f"a KV cache is not stored as tf32; one of {', '.join(f for f in FORMATS if f != 'tf32')}")
+        able = ", ".join(f for f in FORMATS if f != "tf32")
+        raise DeploymentError(f"a KV cache is not stored as tf32; one of {able}")
     return fmt.name
 
 
@@ -220,7 +229,8 @@ def _attention_format(name: str | None, has: Callable[[str], bool]) -> str | Non
     fmt = format_named(name)
     if not machine_computes(fmt, has):
         able = [f.name for f in FORMATS.values() if machine_computes(f, has)]
-        raise DeploymentError(f"--attention-quant {name}: this machine does not compute {fmt.name}; it has {', '.join(able)}")
+        raise DeploymentError(f"--attention-quant {name}: this machine does not compute {fmt.name}; "
+                              f"it has {', '.join(able)}")
     return fmt.name
 
 
@@ -231,8 +241,8 @@ def _as_machine_allows(rules, has, dtype):
         if spec is not None and not spec.runs_on(has):
             best = nearest(spec, has, dtype)
             advice = f"; nearest format it runs: --quant {best}" if best else ""
-            notes[spec.label] = (f"this machine does not compute {spec.math}: layers the checkpoint has as {spec.label} "
-                                 f"are simulated with {dtype} weights{advice}")
+            notes[spec.label] = (f"this machine does not compute {spec.math}: layers the checkpoint has as "
+                                 f"{spec.label} are simulated with {dtype} weights{advice}")
     kept = tuple((p, s if s is None or s.runs_on(has) else None) for p, s in rules)
     return kept, tuple(notes.values())
 

@@ -18,8 +18,8 @@ nvfp4       fp8 per 16 inputs + one fp32 per tensor                 nvfp4, block
 ==========  ======================================================  =============================  ===================
 
 Sources: vLLM `compressed_tensors` schemes and `Fp8LinearMethod` (scale shapes and dtypes), the DeepSeek-V3 model card
-(128 x 128 and 1 x 128), the gpt-oss model card (mxfp4 experts, bf16 activations), NVIDIA Model Optimizer (nvfp4).
-No named scheme has zero points; checkpoints of AWQ and asymmetric GPTQ do (`weight_zero_point`: as wide as a weight, one
+(128 x 128 and 1 x 128), the gpt-oss model card (mxfp4 experts, bf16 activations), NVIDIA Model Optimizer (nvfp4). No
+named scheme has zero points; checkpoints of AWQ and asymmetric GPTQ do (`weight_zero_point`: as wide as a weight, one
 beside each scale).
 """
 
@@ -29,8 +29,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
 
-from ..errors import DeploymentError, UnknownNameError
-from ..formats import bytes_of, format_named, machine_computes
+from tensorcast.errors import DeploymentError, UnknownNameError
+from tensorcast.formats import bytes_of, format_named, machine_computes
 
 WIDE = ("fp32", "bf16", "fp16")
 
@@ -39,12 +39,13 @@ WIDE = ("fp32", "bf16", "fp16")
 class QuantSpec:
     """How one linear (or one stack of experts) is quantised.
 
-    `weight`, `activation`: format names. `dynamic`: activation scales are computed at run time from the activation itself.
-    `weight_group`: inputs that share a weight scale (0: no groups); `weight_block`: (outputs, inputs) that share one;
-    neither: one scale per output channel, or per tensor with `weight_per_tensor`. `activation_group`: inputs of one token
-    that share an activation scale (0: one scale per token when dynamic, per tensor when static).
-    `scale`: format of weight scales; formats that carry own scales (mxfp8, mxfp4, nvfp4) need neither group nor scale.
-    `weight_zero_point`: each scale has a zero point as wide as a weight. Raises DeploymentError for combinations no kernel has.
+    `weight`, `activation`: format names. `dynamic`: activation scales are computed at run time from the activation
+    itself. `weight_group`: inputs that share a weight scale (0: no groups); `weight_block`: (outputs, inputs) that
+    share one; neither: one scale per output channel, or per tensor with `weight_per_tensor`. `activation_group`:
+    inputs of one token that share an activation scale (0: one scale per token when dynamic, per tensor when static).
+    `scale`: format of weight scales; formats that carry own scales (mxfp8, mxfp4, nvfp4) need neither group nor
+    scale. `weight_zero_point`: each scale has a zero point as wide as a weight. Raises DeploymentError for
+    combinations no kernel has.
     """
 
     weight: str
@@ -76,13 +77,14 @@ class QuantSpec:
             raise DeploymentError(f"{pair}: give one of weight_group, weight_block and weight_per_tensor")
         if self.weight_group < 0 or self.activation_group < 0 or min(self.weight_block or (1,)) < 1:
             raise DeploymentError(f"{pair}: group and block sizes must be positive")
-        if w.block_scaled and (self.weight_group not in (0, w.scale_block) or self.weight_block or self.weight_per_tensor):
-            raise DeploymentError(f"{w.name} has one scale per {w.scale_block} inputs by definition; leave the group out")
+        if w.block_scaled and (self.weight_group or self.weight_block or self.weight_per_tensor):
+            raise DeploymentError(f"{w.name} has one scale per {w.scale_block} inputs by definition; leave groups out")
 
     # -- numbers -----------------------------------------------------------------------------------------------------
 
     def weight_bytes(self, out_features: int, in_features: int, count: int = 1) -> int:
-        """Bytes of `count` weights of [out_features, in_features] with their scales and zero points (see the table above).
+        """Bytes of `count` weights of [out_features, in_features] with their scales and zero points (see the table
+        above).
 
         A part-filled group or block at an edge still has its scale. A static activation scale (4 bytes) is included.
         """
@@ -139,17 +141,22 @@ class QuantSpec:
 
     @property
     def dequantises_weight(self) -> bool:
-        """Whether weights are expanded to a wider format on the way into the product (weight-only schemes, W4A8)."""
+        """Whether weights are expanded to a wider format on the way into the product (weight-only schemes, W4A8).
+
+        Not for mxfp4 with mxfp8: block-scaled matrix units take that pair as it is (PTX `mxf8f6f4`).
+        """
+        if (self.weight, self.activation) == ("mxfp4", "mxfp8"):
+            return False
         return format_named(self.weight).bits < format_named(self.activation).bits
 
     @property
     def extra(self) -> tuple[str, ...]:
         """Work beside the plain product, in order of execution.
 
-        quantize_static, quantize_dynamic: own kernel, reads the 16-bit activation, writes the narrow one (and its scales);
-        dequantize_weight: inside the product's kernel, one vector operation per weight element;
-        scale_groups: inside the product's kernel, partial sums are rescaled per weight group or block;
-        scale_output: inside the product's epilogue, one multiply per output element.
+        quantize_static, quantize_dynamic: own kernel, reads the 16-bit activation, writes the narrow one (and its
+        scales); dequantize_weight: inside the product's kernel, one vector operation per weight element;
+        scale_groups: inside the product's kernel, partial sums are rescaled per weight group or block; scale_output:
+        inside the product's epilogue, one multiply per output element.
         """
         kernels = []
         if self.needs_activation_quantise:

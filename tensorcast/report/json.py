@@ -14,7 +14,7 @@ def to_json(estimate: Mapping[str, Any]) -> str:
 
 
 def dumps(value: Any) -> str:
-    """Any plain value as strict, indented, pure ASCII JSON with a final newline; `TypeError` for what JSON cannot say."""
+    """Any plain value as strict, indented ASCII JSON with a final newline; `TypeError` for what JSON cannot say."""
     return json.dumps(strict(value), indent=2, allow_nan=False) + "\n"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
@@ -41,9 +41,11 @@ def bullet(text: str, width: int, style: str = "") -> list[Text]:
 
 
 def pairs(mapping: Mapping[str, Any]) -> list[str]:
-    """"name value" for each plain value of a mapping; None, empty and nested ones say nothing."""
+    """Each plain value of a mapping as "name value", and lists of plain values; None, empty and nested say nothing."""
     told = []
     for name, value in mapping.items():
+        if isinstance(value, (list, tuple)) and not any(isinstance(item, (Mapping, list, tuple)) for item in value):
+            value = shortened(value)
         if value is None or value == "" or isinstance(value, (Mapping, list, tuple)):
             continue
         if isinstance(value, bool):
@@ -53,6 +55,16 @@ def pairs(mapping: Mapping[str, Any]) -> list[str]:
         else:
             told.append(f"{name.replace('_', ' ')} {value}")
     return told
+
+
+def shortened(values: Sequence[Any], most: int = 8) -> str:
+    """A list with commas; of a long one the first entries and the number of all.
+
+    >>> shortened([128, 4096, 77]), shortened(range(100), most=3)
+    ('128, 4096, 77', '0, 1, 2, … (100 in all)')
+    """
+    first = ", ".join(str(value) for value in values[:most])
+    return first if len(values) <= most else f"{first}, … ({len(values)} in all)"
 
 
 def crop_left(text: str, width: int) -> str:

@@ -19,7 +19,7 @@ from tensorcast.report.ops import phase_lines
 from tensorcast.units import count, rate, seconds
 
 PIPE_WIDTH = 80
-NARROWEST, WIDEST = 72, 140
+NARROWEST, WIDEST = 76, 140
 IN_ASCII = str.maketrans({"·": "|", "…": "~"})
 
 
@@ -32,11 +32,14 @@ def print_report(estimate: Mapping[str, Any], *, top: int = 10, file: IO[str] | 
     width = min(max(console.width, NARROWEST), WIDEST) if console.is_terminal else PIPE_WIDTH
     console.width = width
     ascii_only = not _can_encode(stream, "█▓▒░▪·…")
-    for line in report_lines(estimate, width=width, top=top, ascii_only=ascii_only):
-        if ascii_only:
-            line = Text(line.plain.translate(IN_ASCII))
-        line.rstrip()
-        console.print(line, soft_wrap=True)
+    with console.capture() as capture:
+        for line in report_lines(estimate, width=width, top=top, ascii_only=ascii_only):
+            if ascii_only:
+                line = Text(line.plain.translate(IN_ASCII))
+            line.rstrip()
+            console.print(line, soft_wrap=True)
+    # Written by us, whole: rich would end the process itself when the reader has left.
+    stream.write(capture.get())
 
 
 def report_lines(
@@ -76,7 +79,9 @@ def headline(estimate: Mapping[str, Any], width: int) -> list[Text]:
         *facts("model", [model["architecture"] or model["model_type"], parameters, f"from {model['origin']}"], width),
         *facts("plan", pairs(estimate["plan"]), width),
         *facts("precision", pairs(estimate["quant"]), width),
-        *facts("work", pairs(estimate["workload"]), width),
+        *facts(
+            "work", pairs({name: value for name, value in estimate["workload"].items() if not _unused(value)}), width
+        ),
     ]
 
 
@@ -128,6 +133,11 @@ def provenance_lines(provenance: Any, width: int) -> list[Text]:
         return facts("figures", pairs(provenance), width)
     texts = [provenance] if isinstance(provenance, str) else [str(item) for item in provenance]
     return facts("figures", texts, width)
+
+
+def _unused(value: Any) -> bool:
+    """Whether a workload field is a count of 0, that is, a feature nobody asked for (no chunk, no prefix)."""
+    return isinstance(value, int) and not isinstance(value, bool) and value == 0
 
 
 def _kernel(kernel: Any) -> str:

@@ -24,10 +24,8 @@ def rooms(monkeypatch) -> Catalog[int]:
     """Small rooms in the place of the real ones."""
     pipelines: Catalog[int] = Catalog("pipeline", patterns=True)
     contents = {
-        "tensorcast.models.reference": {
-            "list_models": lambda: [Row("qwen3-8b", 8_190_735_360), Row("toy", None)],
-            "describe_model": lambda name: {"name": name, "config": {"layers": 2}},
-        },
+        "tensorcast.models.entries": {"list_models": lambda: [Row("qwen3-8b", 8_190_735_360), Row("toy", None)]},
+        "tensorcast.models.reference": {"describe_model": lambda name: {"name": name, "config": {"layers": 2}}},
         "tensorcast.pipelines": {"PIPELINES": pipelines},
         "tensorcast.trace.cache": {"info": lambda: {"folder": "/c", "entries": 3}, "clear": lambda: 3},
     }

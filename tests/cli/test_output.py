@@ -51,7 +51,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InputError, match="--json .*: cannot write: No space left on device"):
+    with pytest.raises(InputError, match=r"--json .*: cannot write: No space left on device"):
         write(str(target), "new", "--json")
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
 

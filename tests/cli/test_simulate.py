@@ -35,11 +35,11 @@ def test_every_flag_arrives_under_its_name(run, simulated) -> None:
     assert run(*ASK, *flags.split())[0] == 0
     assert simulated["request"] == {
         "model": "m", "hw": "h", "tp": 2, "ep": 3, "dp": 4, "pp": 5, "sp": 6, "micro_batches": 7, "quant": "w8a8",
-        "kv_cache_dtype": "fp8", "attention_quant": "int8", "exclude": ("a", "re:b.*"), "quant_lm_head": True,
+        "kv_cache_dtype": "fp8", "attention_quant": "int8", "exclude": ["a", "re:b.*"], "quant_lm_head": True,
         "phase": "chunked", "batch": 8, "input_len": 9, "output_len": 10, "max_model_len": 11,
         "gpu_memory_utilization": 0.9, "seq_lens": (128, 4096, 77), "prefix_len": 12, "chunk": 13, "mtp": 1,
         "acceptance_rate": 0.7, "runtime": "eager", "dtype": "float16", "layers": 14,
-        "overrides": {"a.b": 3, "c": [1, 2], "d": "x=y"}, "kernel": ("attention=flash", "moe@*=mine"),
+        "overrides": {"a.b": 3, "c": [1, 2], "d": "x=y"}, "kernel": ["attention=flash", "moe@*=mine"],
         "strict": True, "trust_remote_code": True, "reuse": False, "cache": False, "progress": None,
     }  # fmt: skip
 

@@ -12,8 +12,7 @@ def op(name: str, module: str, time_s: float, bound: str, **figures: float) -> d
     """One operator row; work and traffic default to zero."""
     row = {"op": name, "module": module, "count": 61, "time_s": time_s, "bound": bound}
     return row | {
-        key: figures.get(key, 0)
-        for key in ("matrix_flops", "vector_flops", "read_bytes", "write_bytes", "comm_bytes")
+        key: figures.get(key, 0) for key in ("matrix_flops", "vector_flops", "read_bytes", "write_bytes", "comm_bytes")
     }
 
 

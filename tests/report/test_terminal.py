@@ -33,7 +33,7 @@ def test_what_does_not_fit_is_said_with_what_would() -> None:
     assert "largest batch" not in text
 
 
-@pytest.mark.parametrize("width", [72, 80, 120, 140])
+@pytest.mark.parametrize("width", [76, 80, 120, 140])
 @pytest.mark.parametrize("fits", [True, False])
 def test_no_line_is_wider_than_asked(width: int, fits: bool) -> None:
     estimate = sample(fits=fits)
@@ -100,3 +100,10 @@ def test_an_ascii_stream_gets_ascii() -> None:
     print_report(sample(), file=stream)
     stream.flush()
     assert b"tp 8 | ep 1" in raw.getvalue()
+
+
+def test_a_ragged_batch_is_shown_and_unused_fields_are_not() -> None:
+    estimate = sample()
+    estimate["workload"] |= {"seq_lens": [128, 4096, 77], "chunk": 0, "acceptance_rate": 0.0}
+    text = report(estimate)
+    assert "seq lens 128, 4096, 77" in text and "acceptance rate 0.0" in text and "chunk" not in text

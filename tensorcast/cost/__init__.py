@@ -1,0 +1,1 @@
+"""Work → seconds, on NumPy arrays: one file per family of operators."""

@@ -1,0 +1,239 @@
+"""Price one phase: a table, evaluated at the steps that the phase takes, on one machine, for one rank.
+
+Decode is the mean of its steps over all output positions, prefill the sum of its steps (one, or one a chunk). With
+pipeline stages the figures are those of the slowest stage; micro-batches pass through the stages one behind the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from tensorcast.cost.pricing import price
+from tensorcast.cost.time import BOUNDS
+from tensorcast.optable import OpTable, Piece, Row
+from tensorcast.ops.base import Work
+
+_WORK = ("matrix_flops", "vector_flops", "read_bytes", "write_bytes", "comm_bytes")
+_LINEAR = {(0, 0, 0), (1, 0, 0), (1, 1, 0)}  # monomials that a ragged batch knows: 1, sequences, tokens
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The forward passes of a phase: `batch` sequences a pass, and for each pass its new tokens and tokens in cache.
+
+    `lengths` replaces them by a ragged batch: (new tokens, cached tokens) of every sequence of the one pass.
+    """
+
+    batch: int
+    tokens: tuple[int, ...]
+    past: tuple[int, ...]
+    mean: bool = False
+    lengths: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Stages of the main stack and the micro-batches that pass through them; `steady`: one step follows another."""
+
+    stages: int = 1
+    micro_batches: int = 1
+    layers: int = 0
+    stride: int = 1  # devices between a rank and its peer in the next stage
+    steady: bool = False
+
+    def layers_of(self, stage: int) -> range:
+        """Layers of a stage: as even as can be, the first stages take what is left over."""
+        base, extra = divmod(self.layers, self.stages)
+        start = stage * base + min(stage, extra)
+        return range(start, start + base + (stage < extra))
+
+    def slots(self) -> int:
+        """Stage times that one step takes: filling the pipeline costs stages - 1, unless steps follow each other."""
+        if self.steady:
+            return max(self.micro_batches, self.stages)
+        return self.micro_batches + self.stages - 1
+
+
+@dataclass
+class Phase:
+    """What one phase costs, per device. Times in seconds; FLOP and bytes of the rank."""
+
+    step_time_s: float
+    host_time_s: float
+    device_time_s: float
+    launches: int
+    totals: Mapping[str, float]
+    mfu: float
+    mbu: float
+    time_by_bound_s: Mapping[str, float]
+    ops: list[dict[str, Any]] = field(repr=False)
+    activation_peak_bytes: float = 0.0
+    workspace_bytes: float = 0.0
+
+    @classmethod
+    def sum(cls, parts: list[Phase]) -> Phase:
+        """Parts of one phase that run one after another; equal operators are added up."""
+        step = sum(p.step_time_s for p in parts)
+
+        def weighted(name: str) -> float:
+            return sum(getattr(p, name) * p.step_time_s for p in parts) / step
+
+        ops: dict[tuple, dict] = {}
+        for op in (op for part in parts for op in part.ops):
+            key = (op["op"], op["module"], op["bound"], op["count"])
+            kept = ops.setdefault(key, {**op, **dict.fromkeys(("time_s", *_WORK), 0.0)})
+            for name in ("time_s", *_WORK):
+                kept[name] += op[name]
+        return cls(
+            step_time_s=step,
+            host_time_s=sum(p.host_time_s for p in parts),
+            device_time_s=sum(p.device_time_s for p in parts),
+            launches=sum(p.launches for p in parts),
+            totals={k: sum(p.totals[k] for p in parts) for k in _WORK},
+            mfu=weighted("mfu"),
+            mbu=weighted("mbu"),
+            time_by_bound_s={k: sum(p.time_by_bound_s[k] for p in parts) for k in BOUNDS},
+            ops=list(ops.values()),
+            activation_peak_bytes=max(p.activation_peak_bytes for p in parts),
+            workspace_bytes=max(p.workspace_bytes for p in parts),
+        )
+
+    def to_dict(self) -> dict:
+        return {
+            "step_time_s": self.step_time_s,
+            "host_time_s": self.host_time_s,
+            **self.totals,
+            "mfu": self.mfu,
+            "mbu": self.mbu,
+            "time_by_bound_s": dict(self.time_by_bound_s),
+            "ops": self.ops,
+        }
+
+
+def evaluate(table: OpTable, steps: Steps, hw, *, pipeline: Pipeline, eager: bool, hidden: int = 0, item: str = "bf16") -> Phase:
+    """The phase `table` describes, run as `steps` on `hw`; pipeline stages hand [batch, tokens, `hidden`] of `item` on."""
+    piece = table.piece_for(steps.batch, steps.tokens[0], steps.past[0])
+    if piece is None:
+        raise LookupError(f"the {table.phase} table has no piece for batch {steps.batch}, {steps.tokens[0]} tokens")
+    basis = piece.basis(steps.batch, np.array(steps.tokens), np.array(steps.past))
+    stages = [[] for _ in range(pipeline.stages)]
+    rows = piece.rows
+    if pipeline.stages > 1:
+        rows = (*rows, hand_over(piece, hidden, item, pipeline.stride))
+    for row in rows:
+        work, time = _priced(row, piece, basis, steps, hw)
+        for stage, bucket in enumerate(stages):
+            count = _count(row, pipeline, stage)
+            if count:
+                bucket.append((row, count, work, time))
+    slowest = max(stages, key=lambda rows: sum(float(np.sum(t.seconds * c)) for _, c, _, t in rows))
+    return _summary(slowest, piece, basis, steps, hw, pipeline, eager)
+
+
+def _priced(row: Row, piece: Piece, basis, steps: Steps, hw):
+    coefficients = {name: np.asarray(c) for name, c in row.dims.items()}
+    if steps.lengths and not _is_linear(piece, coefficients):
+        alone = piece.basis(1, *np.array(steps.lengths).T)
+        work, time = price(row, {n: c @ alone for n, c in coefficients.items()}, hw)
+        return _one_launch(work, time)
+    if steps.lengths:
+        total = sum(q for q, _ in steps.lengths)
+        basis = np.array([[{(0, 0, 0): 1, (1, 0, 0): len(steps.lengths), (1, 1, 0): total}.get(m, 0)] for m in piece.monomials])
+    elif not any(c[_varying(basis)].any() for c in coefficients.values()):
+        basis = basis[:, :1]  # nothing in this row changes from step to step
+    return price(row, {n: c @ basis for n, c in coefficients.items()}, hw)
+
+
+def _is_linear(piece: Piece, coefficients) -> bool:
+    keep = np.array([m in _LINEAR for m in piece.monomials])
+    return not any(c[~keep].any() for c in coefficients.values())
+
+
+def _one_launch(work: Work, time):
+    """A ragged batch is one kernel: the work of all sequences, the overhead once."""
+    total = Work(*(np.sum(np.broadcast_to(v, np.shape(time.seconds)), keepdims=True) for v in vars(work).values()))
+    parts = {k: np.sum(np.broadcast_to(v, np.shape(time.seconds)), keepdims=True) for k, v in vars(time).items()}
+    return total, replace(time, **{**parts, "overhead": np.max(time.overhead)})
+
+
+def _varying(basis) -> np.ndarray:
+    return np.any(basis != basis[:, :1], axis=1)
+
+
+def _count(row: Row, pipeline: Pipeline, stage: int) -> int:
+    if row.place == "pre":
+        return row.count if stage == 0 else 0
+    if row.place == "post":
+        return row.count if stage == pipeline.stages - 1 else 0
+    if row.place == "stage":
+        return row.count if stage < pipeline.stages - 1 else 0
+    if pipeline.stages == 1:
+        return row.count
+    inside = pipeline.layers_of(stage)
+    return row.count * sum(layer in inside for layer in row.layers) // len(row.layers)
+
+
+def _summary(rows, piece: Piece, basis, steps: Steps, hw, pipeline: Pipeline, eager: bool) -> Phase:
+    n = len(steps.tokens)
+    share = (1 / n if steps.mean else 1.0) * pipeline.micro_batches
+
+    def total(value, count) -> float:
+        return float(np.sum(np.broadcast_to(np.asarray(value, dtype=float), (n,)))) * count * share
+
+    totals = dict.fromkeys(_WORK, 0.0)
+    by_bound = dict.fromkeys(BOUNDS, 0.0)
+    ops, busy, launches, per_step = [], 0.0, 0, np.zeros(n)
+    for row, count, work, time in rows:
+        seconds, bounds = np.broadcast_to(time.seconds, (n,)), np.broadcast_to(time.bound, (n,))
+        per_step = per_step + seconds * count
+        launches += count
+        op = {"op": row.op, "module": row.module, "count": count * pipeline.micro_batches, "time_s": total(seconds, count)}
+        op["bound"] = BOUNDS[int(np.bincount(bounds.reshape(-1), weights=seconds.reshape(-1) + 1e-30).argmax())]
+        for name in _WORK:
+            op[name] = total(getattr(work, name), count)
+            totals[name] += op[name]
+        for index, name in enumerate(BOUNDS):
+            by_bound[name] += total(np.where(bounds == index, seconds, 0.0), count)
+        if op["matrix_flops"]:
+            busy += op["matrix_flops"] / hw.peak(row.attrs["math"])
+        ops.append(op)
+    host = (launches * hw.host_op_time_s if eager else hw.graph_launch_s) * pipeline.micro_batches
+    slot = np.maximum(per_step, host / pipeline.micro_batches)
+    step = float(np.sum(slot)) * pipeline.slots() * (1 / n if steps.mean else 1.0)
+    device = float(np.sum(per_step)) * share
+    idle = float(np.sum(per_step)) * (1 / n if steps.mean else 1.0) * (pipeline.slots() - pipeline.micro_batches)
+    if idle:
+        ops.append({"op": "pipeline_bubble", "module": "", "count": 1, "time_s": idle, "bound": "overhead", **dict.fromkeys(_WORK, 0.0)})
+        by_bound["overhead"] += idle
+    return Phase(
+        step_time_s=step,
+        host_time_s=host * (1 if steps.mean else n),
+        device_time_s=device + idle,
+        launches=launches * pipeline.micro_batches,
+        totals=totals,
+        mfu=busy / step,
+        mbu=(totals["read_bytes"] + totals["write_bytes"]) / hw.memory_bw / step,
+        time_by_bound_s=by_bound,
+        ops=ops,
+        activation_peak_bytes=activation_peak(piece, basis),
+        workspace_bytes=max((float(np.max(w.workspace_bytes)) for _, _, w, _ in rows), default=0.0),
+    )
+
+
+def activation_peak(piece: Piece, basis) -> float:
+    """Most bytes in use at any moment of any step."""
+    return max((float(np.max(np.asarray(c) @ basis)) for row in piece.rows for c in row.memory), default=0.0)
+
+
+def hand_over(piece: Piece, hidden: int, item: str, stride: int) -> Row:
+    """What a pipeline stage does with its result [batch, tokens, hidden]: pass it to the next stage."""
+    varies = [any(m[v] for m in piece.monomials) for v in (0, 1)]
+    fixed = [1 if v else low for v, (low, _) in zip(varies, piece.ranges, strict=False)]
+    where = (int(varies[0]), int(varies[1]), 0)
+    elements = tuple(float(hidden * fixed[0] * fixed[1]) if m == where else 0.0 for m in piece.monomials)
+    attrs = {"size": 2, "stride": stride, "format": item, "collective": "send_recv"}
+    return Row("send_recv", "", 1, {"elements": elements}, attrs, ((), ()), place="stage")

@@ -1,0 +1,100 @@
+"""What is known about one deployed model, without torch: its facts and its OpTables. This is what the cache keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from tensorcast.optable import OpTable
+
+
+@dataclass(frozen=True)
+class WeightGroup:
+    """Parameters of one rank that share a fate: same layers, same way of being split, same quantisation.
+
+    `split`: tp (cut by tensor parallelism), experts (by all ranks that share experts) or whole (on every rank).
+    `layers` of the main stack, or a `place` outside of it: pre, post. `quantisable`: a scheme that quantises every linear
+    would quantise these.
+    """
+
+    parameters: int
+    nbytes: int
+    split: str
+    layers: tuple[int, ...] = ()
+    place: str = ""
+    quantisable: bool = False
+
+
+@dataclass(frozen=True)
+class CacheGroup:
+    """What layers keep between steps, one rank: bytes a token (of `window` tokens at most, 0 = all), bytes a sequence."""
+
+    kind: str
+    token_bytes: float
+    sequence_bytes: float
+    window: int
+    layers: tuple[int, ...]  # layers of the main stack; empty for one layer outside of it
+    split: bool = True  # more tensor parallelism makes it smaller
+
+    def nbytes(self, tokens, layers: Iterable[int] | None = None):
+        """Bytes for one sequence of `tokens` tokens, over `layers` (None = all of the group's)."""
+        import numpy as np
+
+        held = np.minimum(tokens, self.window) if self.window else tokens
+        count = len(self.layers) or 1
+        if layers is not None:
+            count = len(set(self.layers) & set(layers)) if self.layers else 0
+        return count * (self.token_bytes * held + self.sequence_bytes)
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Everything of a deployed model that is no operator. Figures are of one rank unless they say otherwise."""
+
+    name: str
+    architecture: str
+    model_type: str
+    origin: str
+    dtype: str
+    parameters: int  # whole model, tied weights once
+    active_parameters: int  # whole model, those one token uses
+    layers: int  # of the main stack
+    hidden: int
+    max_positions: int | None
+    weights: tuple[WeightGroup, ...]
+    caches: tuple[CacheGroup, ...]
+    steps: tuple[Mapping[str, Any], ...]
+    kernels: tuple[Mapping[str, Any], ...]
+    quantised: Mapping[str, Any]
+    notes: tuple[str, ...]
+    tp_values: tuple[int, ...]  # tensor-parallel degrees whose heads divide
+    experts: int  # routed experts of a layer, 0 for a dense model
+
+    def to_dict(self) -> dict:
+        out = {f.name: getattr(self, f.name) for f in fields(self)}
+        out["weights"] = [vars(w) for w in self.weights]
+        out["caches"] = [vars(c) for c in self.caches]
+        return out
+
+    @classmethod
+    def from_dict(cls, d: Mapping) -> ModelFacts:
+        tuples = {k: tuple(d[k]) for k in ("steps", "kernels", "notes", "tp_values")}
+        weights = tuple(WeightGroup(**{**w, "layers": tuple(w["layers"])}) for w in d["weights"])
+        caches = tuple(CacheGroup(**{**c, "layers": tuple(c["layers"])}) for c in d["caches"])
+        return cls(**{**d, **tuples, "weights": weights, "caches": caches})
+
+
+@dataclass(frozen=True)
+class DeployedModel:
+    """Facts and tables by phase."""
+
+    facts: ModelFacts
+    tables: Mapping[str, OpTable] = field(default_factory=dict)
+
+    def to_dict(self) -> dict:
+        return {"facts": self.facts.to_dict(), "tables": {k: t.to_dict() for k, t in self.tables.items()}}
+
+    @classmethod
+    def from_dict(cls, d: Mapping) -> DeployedModel:
+        return cls(ModelFacts.from_dict(d["facts"]), {k: OpTable.from_dict(t) for k, t in d["tables"].items()})

@@ -1,0 +1,104 @@
+"""`simulate`: one model, one machine, one plan → an Estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tensorcast.answer import Answer
+from tensorcast.request import Request
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The answer. `to_dict()` is the JSON of `tensorcast simulate --json`; everything per device, in SI units."""
+
+    _dict: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        return self._dict["metrics"]
+
+    @property
+    def memory(self) -> Mapping[str, Any]:
+        return self._dict["memory"]
+
+    @property
+    def phases(self) -> dict[str, PhaseView]:
+        return {name: PhaseView(phase) for name, phase in self._dict["phases"].items()}
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        return self._dict["warnings"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, names as in the JSON."""
+        import copy
+
+        return copy.deepcopy(dict(self._dict))
+
+    def to_json(self, path: str) -> None:
+        """Write the JSON; raises InputError when the file cannot be written."""
+        from tensorcast.cli.output import write
+        from tensorcast.report.json import to_json
+
+        write(str(path), to_json(self.to_dict()), "to_json")
+
+    def to_csv(self, path: str) -> None:
+        """Write one row per phase and operator; raises InputError when the file cannot be written."""
+        from tensorcast.cli.output import write
+        from tensorcast.report.csv import to_csv
+
+        write(str(path), to_csv(self.to_dict()), "to_csv")
+
+    def __repr__(self) -> str:
+        m, d = self.metrics, self._dict
+        shown = ", ".join(f"{k}={m[k]:.6g}" for k in ("ttft_s", "tpot_s") if m.get(k) is not None)
+        return f"Estimate({d['model']['name']!r} on {d['hardware']['name']!r}, {shown}, fits={self.memory['fits']})"
+
+
+class PhaseView(Mapping):
+    """One phase: the JSON's keys, as items and attributes; `ops` is a pandas DataFrame."""
+
+    def __init__(self, phase: Mapping[str, Any]) -> None:
+        self._phase = phase
+
+    def __getitem__(self, key: str) -> Any:
+        return self._phase[key]
+
+    def __iter__(self):
+        return iter(self._phase)
+
+    def __len__(self) -> int:
+        return len(self._phase)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "ops":
+            import pandas
+
+            return pandas.DataFrame(self._phase["ops"])
+        try:
+            return self._phase[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def simulate(
+    model: str,
+    hw: Any,
+    *,
+    progress: Callable[[str, float | None], None] | None = None,
+    cache: bool = True,
+    strict: bool = False,
+    trust_remote_code: bool = False,
+    **options: Any,
+) -> Estimate:
+    """Latency, throughput, memory and a per-operator breakdown of `model` on `hw`.
+
+    Options are the command line's flags with `_` for `-`: tp, ep, dp, pp, quant, kv_cache_dtype, batch, input_len,
+    output_len, phase, mtp, kernel, runtime, … Raises a TensorcastError with the command line's message.
+    """
+    request = Request.of(model=model, hw=hw, trust_remote_code=trust_remote_code, **options)
+    answer = Answer(request, cache=cache, progress=progress)
+    return Estimate(answer.to_dict(strict=strict))

@@ -1,0 +1,109 @@
+"""Deployed models on disk, so that asking again needs no torch. JSON files, written whole or not at all.
+
+The key covers everything the content depends on: the model's configuration, the deployment, the versions of torch and
+transformers, and TensorCast's own code (sizes and times of its files). An entry that cannot be read is rebuilt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from tensorcast.deployed import DeployedModel
+
+_FORMAT = 1
+_PACKAGES = ("torch", "transformers")
+_TORCH_SIDE = ("ops", "trace", "layers", "kernels", "models", "quantization")
+
+
+def folder() -> Path:
+    """TENSORCAST_CACHE, or the user's cache folder."""
+    named = os.environ.get("TENSORCAST_CACHE")
+    if named:
+        return Path(named)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("tensorcast")
+
+
+def key_of(request: Mapping) -> str:
+    """Digest of a request (plain values only) and of the code that would answer it."""
+    text = json.dumps([_FORMAT, request, _environment()], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def load(key: str) -> tuple[DeployedModel | None, str]:
+    """The entry, or None; and a note when one was there but unusable."""
+    path = _path(key)
+    try:
+        content = json.loads(path.read_text())
+        if content["format"] != _FORMAT or content["key"] != key:
+            raise ValueError("another format")
+        return DeployedModel.from_dict(content["model"]), ""
+    except FileNotFoundError:
+        return None, ""
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as reason:
+        return None, f"cache entry {path.name} was unusable ({type(reason).__name__}) and has been rebuilt"
+
+
+def save(key: str, model: DeployedModel) -> str:
+    """Write the entry; returns a note when that was not possible (the answer does not depend on it)."""
+    path = _path(key)
+    text = json.dumps({"format": _FORMAT, "key": key, "model": model.to_dict()}, separators=(",", ":"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(text)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as reason:
+        return f"the traced model could not be cached in {path.parent} ({reason.strerror or reason}); set TENSORCAST_CACHE"
+    return ""
+
+
+def info() -> dict:
+    """Where the cache is, how many entries it has and how many bytes they take."""
+    entries = _entries()
+    return {"folder": str(folder()), "entries": len(entries), "bytes": sum(p.stat().st_size for p in entries)}
+
+
+def clear() -> int:
+    """Remove every entry; returns how many there were."""
+    entries = _entries()
+    for path in entries:
+        path.unlink(missing_ok=True)
+    return len(entries)
+
+
+def _entries() -> list[Path]:
+    return sorted(folder().glob("table-*.json"))
+
+
+def _path(key: str) -> Path:
+    return folder() / f"table-{key}.json"
+
+
+@cache
+def _environment() -> list:
+    from importlib.metadata import PackageNotFoundError, version
+
+    package = Path(__file__).parent.parent
+    files = [p for room in _TORCH_SIDE for p in sorted((package / room).rglob("*.py"))]
+    files += sorted(package.glob("*.py"))
+    stamps = [(str(p.relative_to(package)), (s := p.stat()).st_size, s.st_mtime_ns) for p in files]
+    versions = []
+    for name in _PACKAGES:
+        try:
+            versions.append(version(name))
+        except PackageNotFoundError:
+            versions.append("")
+    return [hashlib.sha256(repr(stamps).encode()).hexdigest(), versions]

@@ -1,0 +1,51 @@
+"""Build, deploy and trace a model: the slow way to a DeployedModel, taken when the cache has none."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable, Mapping
+
+from tensorcast.deployed import DeployedModel
+from tensorcast.models.reference import ModelSource
+
+Progress = Callable[[str, float | None], None]
+
+
+def deploy(
+    source: ModelSource,
+    deployment: Mapping,
+    points: Iterable[tuple[str, tuple[int, int, int]]],
+    *,
+    dtype: str | None = None,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> DeployedModel:
+    """The deployed model with a table for every (phase, point) asked; `deployment` holds the fields of a `Deployment`."""
+    say = progress or (lambda text, share: None)
+    say("loading torch and the model's code", 0.0)
+    collecting = gc.isenabled()
+    gc.disable()  # imports make millions of objects that live on; looking through them again and again costs a fifth
+    try:
+        from tensorcast.layers.attention import INTERFACE, register_interface
+        from tensorcast.models.build import build_blueprint
+        from tensorcast.trace.facts import facts_of
+        from tensorcast.trace.run import trace_step
+        from tensorcast.trace.table import build_table
+        from tensorcast.transformer_model import Deployment, TransformerModel
+
+        register_interface()
+        say(f"building {source.name} on the meta device", 0.5)
+        blueprint = build_blueprint(
+            source, dtype=dtype, trust_remote_code=trust_remote_code, attn_implementation=INTERFACE
+        )
+        say("deploying", 0.7)
+        model = TransformerModel(blueprint, Deployment(**deployment))
+        facts = facts_of(model, trace_step(model, "prefill", 2, 192, 0))
+        tables = {}
+        for phase, point in points:
+            say(f"tracing {phase}", 0.8)
+            tables[phase] = build_table(phase, lambda at, phase=phase: trace_step(model, phase, *at), point)
+        return DeployedModel(facts, tables)
+    finally:
+        if collecting:
+            gc.enable()
