@@ -7,18 +7,10 @@ from tensorcast.cost.time import Time
 from tensorcast.ops.base import Work
 
 
-def attention_time(dims, work: Work, attrs, hw) -> Time:
-    """Fused attention; dims b, q, kv, heads, kv_heads, d, dv."""
-    return _attention(f"attention_{attrs['phase']}", work, attrs, hw)
+def attention_time(dims, work: Work, attrs, hw, coefficient) -> Time:
+    """Fused attention; dims b, q, kv, heads, kv_heads, d, dv (kv_heads 1 for latents).
 
-
-def mla_time(dims, work: Work, attrs, hw) -> Time:
-    """Absorbed latent attention; dims as attention with one KV head."""
-    return _attention(f"mla_{attrs['phase']}", work, attrs, hw)
-
-
-def _attention(family: str, work: Work, attrs, hw) -> Time:
-    coefficient = hw.coefficient(family, attrs["kv_format"])
-    # Softmax runs beside the products; what it slows them down is inside their measured efficiency.
+    Softmax runs beside the products; what it slows them down is inside their measured efficiency.
+    """
     products = Work(work.matrix_flops, 0, work.read_bytes, work.write_bytes)
     return roofline(products, coefficient, hw, matrix_peak=hw.peak(attrs["math"]))

@@ -1,7 +1,7 @@
 """Seconds and bytes of communication between ranks.
 
-A group of ranks is spread over the tiers of the machine's topology (`Topology.split`). Adjoining tiers of one fabric are
-one flat network, for which the device has a fitted curve; fabrics are composed:
+A group of ranks is spread over the tiers of the machine's topology (`Topology.split`). Adjoining tiers of one fabric
+are one flat network, for which the device has a fitted curve; fabrics are composed:
 
     all_reduce      reduce-scatter inside, all_reduce across on 1/inner of the data, all-gather inside
     all_gather      across on 1/inner of the result, then inside          (reduce_scatter the other way round)
@@ -28,7 +28,7 @@ EXCHANGES = ("all_to_all", "dispatch", "combine")
 
 
 def wire_bytes(op: str, nbytes: Any, size: Any) -> Any:
-    """Bytes one device sends: (n-1)/n of the buffer, twice that for all_reduce, all of it for send_recv; 0 at size 1."""
+    """Bytes a device sends: (n-1)/n of the buffer, twice that for all_reduce, all of it for send_recv; 0 if alone."""
     _check_op(op)
     size = np.asarray(size)
     if op == "send_recv":
@@ -67,7 +67,9 @@ def _time(op: str, b: np.ndarray, parts: list, size: int, hw: HardwareProfile, l
     counts = [_ranks(tiers) for tiers in networks]
     first = networks[0][0][0].fabric == hw.topology.tiers[0].fabric
     if library and (len(networks) > 1 or not first):
-        raise DeploymentError(f"{library} {op} works inside {hw.topology.tiers[0].fabric} alone, {size} ranks reach beyond")
+        raise DeploymentError(
+            f"{library} {op} works inside {hw.topology.tiers[0].fabric} alone, {size} ranks reach beyond"
+        )
 
     def flat(level: int, name: str, part: np.ndarray) -> np.ndarray:
         """Time of collective `name` over the ranks of one network alone."""

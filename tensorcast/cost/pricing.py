@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from tensorcast.cost import attention, gemm, memory
 from tensorcast.cost.collective import collective_time
@@ -11,36 +13,51 @@ from tensorcast.ops import operator_named
 from tensorcast.ops.base import Work, item_bytes
 from tensorcast.ops.moe import exchange_bytes
 
+MEMORY_BOUND = ("elementwise", "norm", "activation", "rotary", "gather", "copy", "softmax", "topk")
 
-def communication_time(dims, work: Work, attrs, hw) -> Time:
+
+@dataclass(frozen=True)
+class Family:
+    """How one family of operators is priced.
+
+    `key(attrs)` names the figures in the hardware profile: (coefficient family, format); None for collectives, which have
+    curves of their own. `time(dims, work, attrs, hw, coefficient)` gives the seconds.
+    """
+
+    key: Callable[[Mapping[str, Any]], tuple[str, str] | None]
+    time: Callable[..., Time]
+
+
+def communication_time(dims, work: Work, attrs, hw, coefficient) -> Time:
     """A collective over `size` ranks, `stride` apart."""
-    if "wire_format" in attrs:
-        op, nbytes = attrs["collective"], exchange_bytes(dims, attrs)
-    else:
-        op, nbytes = attrs["collective"], dims["elements"] * item_bytes(attrs["format"])
-    return Time(communication=collective_time(op, nbytes, attrs["size"], attrs["stride"], hw))
+    nbytes = exchange_bytes(dims, attrs) if "wire_format" in attrs else dims["elements"] * item_bytes(attrs["format"])
+    return Time(communication=collective_time(attrs["collective"], nbytes, attrs["size"], attrs["stride"], hw))
 
 
-PRICES: Mapping[str, Callable[..., Time]] = {
-    "gemm": gemm.gemm_time,
-    "bmm": gemm.bmm_time,
-    "grouped_gemm": gemm.grouped_gemm_time,
-    "attention": attention.attention_time,
-    "mla": attention.mla_time,
-    "scan": memory.scan_time,
-    "collective": communication_time,
-    **{family: memory.memory_time(family) for family in memory.FAMILIES},
+def _by_name(family: str, fmt: Callable[[Mapping[str, Any]], str]):
+    return lambda attrs: (family, fmt(attrs))
+
+
+FAMILIES: Mapping[str, Family] = {
+    **{name: Family(_by_name(name, gemm.product_format), gemm.product_time) for name in ("gemm", "bmm", "grouped_gemm")},
+    "attention": Family(lambda a: (f"attention_{a['phase']}", a["kv_format"]), attention.attention_time),
+    "mla": Family(lambda a: (f"mla_{a['phase']}", a["kv_format"]), attention.attention_time),
+    "scan": Family(lambda a: ("scan", a["math"]), memory.scan_time),
+    "quantize": Family(lambda a: ("quantize", a["to_format"]), gemm.quantize_time),
+    "collective": Family(lambda a: None, communication_time),
+    **{name: Family(_by_name(name, lambda a: "any"), memory.memory_time) for name in MEMORY_BOUND},
 }
+
+
+def coefficient_key(row) -> tuple[str, str] | None:
+    """(coefficient family, format) that a table row is priced with; None for collectives."""
+    return FAMILIES[operator_named(row.op).family].key(row.attrs)
 
 
 def price(row, dims, hw) -> tuple[Work, Time]:
     """Work and time of one call of a table row at the sizes `dims` (arrays, one element per configuration)."""
-    op = operator_named(row.op) if row.op != "aten::?" else _unknown()
-    work = op.work(dims, row.attrs)
-    return work, PRICES[op.family](dims, work, row.attrs, hw)
-
-
-def _unknown():
-    from tensorcast.ops.aten import UNKNOWN
-
-    return UNKNOWN
+    op = operator_named(row.op)
+    family, work = FAMILIES[op.family], op.work(dims, row.attrs)
+    key = family.key(row.attrs)
+    coefficient = hw.coefficient(*key) if key is not None else None
+    return work, family.time(dims, work, row.attrs, hw, coefficient)

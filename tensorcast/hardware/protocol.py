@@ -1,7 +1,7 @@
 """What a device's communication library needs for one collective: the parameters of a fitted curve.
 
-The curves themselves are in `tensorcast.cost.collective`. W is the bytes one device sends, `link` its bandwidth into the
-group (B/s), n the number of ranks.
+The curves themselves are in `tensorcast.cost.collective`. W is the bytes one device sends, `link` its bandwidth into
+the group (B/s), n the number of ranks.
 """
 
 from __future__ import annotations

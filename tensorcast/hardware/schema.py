@@ -7,7 +7,8 @@ dotted fields that are not specifications. `aliases:` stands on one line in flow
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, replace
+from dataclasses import fields as fields_of
 from typing import Any
 
 from tensorcast.errors import HardwareError, TensorcastError, near_names
@@ -64,7 +65,8 @@ def build_universal(data: dict[str, Any], file: str) -> Universal:
             family: tuple(replace(r, kind="assumed", provenance=f"universal set: {r.provenance}") for r in rows)
             for family, rows in _coefficients(data["coefficients"], told).items()
         }
-        return Universal(rows, {op: replace(p, kind="assumed") for op, p in _collective(data["collective"], told).items()})
+        curves = {op: replace(p, kind="assumed") for op, p in _collective(data["collective"], told).items()}
+        return Universal(rows, curves)
     except TensorcastError as error:
         raise HardwareError(f"{file}: {error}") from None
 
@@ -112,7 +114,7 @@ def _build(data, relative, universal) -> HardwareProfile:
         topology=_topology(data["topology"], told),
         coefficients=own,
         collective=curves,
-        kernels=_mapping(data.get("kernels") or {}, "kernels"),
+        kernels=_kernels(data.get("kernels") or {}),
         sources=_field_sources(data, told),
     )
 
@@ -125,7 +127,8 @@ def _fields(section: Any, required, optional, where: str) -> None:
     for name in section:
         if name not in known:
             near = near_names(name, known, 1)
-            raise HardwareError(f"unknown field {prefix}{name}; " + (f"nearest: {near[0]}" if near else f"known: {', '.join(known)}"))
+            hint = f"nearest: {near[0]}" if near else f"known: {', '.join(known)}"
+            raise HardwareError(f"unknown field {prefix}{name}; {hint}")
     for name in required:
         if section.get(name) is None:
             raise HardwareError(f"missing field {prefix}{name}")
@@ -143,6 +146,13 @@ def _texts(value: Any, where: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
         raise HardwareError(f"{where} must be a list of texts, not {value!r}")
     return tuple(value)
+
+
+def _kernels(value: Any) -> dict[str, str]:
+    for op, kernel in _mapping(value, "kernels").items():
+        if not isinstance(kernel, str):
+            raise HardwareError(f"kernels.{op} must be the name of a kernel, not {kernel!r}")
+    return value
 
 
 def _sources(data: dict[str, Any]) -> dict[str, str]:
@@ -185,7 +195,7 @@ def _field_sources(data: dict[str, Any], told: Mapping[str, str]) -> dict[str, S
     for tier in data["topology"]["tiers"]:
         for key in ("devices", "bandwidth", "latency_s", "efficiency"):
             if key in tier:
-                fields[f"topology.{tier['name']}.{key}"] = told[tier["source"]]
+                fields[f"topology.{tier['name']}.{key}"] = _told(tier, "topology.tiers", told)
     marked = {}
     for status in ("assumed", "measured"):
         for name in _texts(data.get(status), status):
@@ -220,7 +230,8 @@ def _coefficients(section: Any, told: Mapping[str, str]) -> dict[str, tuple[Coef
             _fields(row, *ROW, where)
             values = {k: v for k, v in row.items() if k != "source"}
             values["includes"] = _texts(row.get("includes"), f"{where}.includes")
-            built.append(_made(Coefficient, {"kind": "measured", **values, "provenance": _told(row, where, told)}, where))
+            values = {"kind": "measured", **values, "provenance": _told(row, where, told)}
+            built.append(_made(Coefficient, values, where))
         if len({(r.format, r.kernel) for r in built}) < len(built):
             raise HardwareError(f"coefficients.{family} has two rows for one format and kernel")
         found[family] = tuple(built)
@@ -249,9 +260,6 @@ def _collective(section: Any, told: Mapping[str, str]) -> dict[str, Protocol]:
 
 def _made(kind: type, values: Any, where: str) -> Any:
     """`kind(**values)`, with unknown and missing fields and bad values reported under `where`."""
-    from dataclasses import MISSING
-    from dataclasses import fields as fields_of
-
     required = [f.name for f in fields_of(kind) if f.default is MISSING]
     _fields(values, required, [f.name for f in fields_of(kind) if f.default is not MISSING], where)
     try:

@@ -64,4 +64,4 @@ def quantise_activation(x: torch.Tensor, spec) -> torch.Tensor | None:
     if found is not None and found() is x:
         return None
     memo[key] = weakref.ref(x)
-    return call.quantize(x, spec.activation, spec.activation_group)
+    return call.quantize(x, spec.activation, spec.activation_group, spec.math, spec.label)

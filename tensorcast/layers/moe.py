@@ -136,8 +136,6 @@ def grouped_experts(x, module, top_k):
     else:
         overhead = scale_overhead(spec, module)
         formats = (spec.weight, spec.activation, spec.math, overhead, spec.dequantises_weight, spec.label)
-        if spec.needs_activation_quantise:
-            call.quantize(x, spec.activation, spec.activation_group)
     return call.moe_experts(
         x, w13, w2, top_k, exchange.experts, is_gated(module), *formats, exchange.groups, exchange.ep.size
     )

@@ -13,9 +13,17 @@ _FAMILIES = ("linear", "attention", "memory", "moe", "scan", "collective", "aten
 
 
 def operator_named(name: str) -> Operator:
-    """The operator object called `name` in an OpTable (`linear`, `aten::add`)."""
+    """The operator object called `name` in an OpTable (`linear`, `aten::add`).
+
+    A name with a namespace that nobody described gets the operator that is costed by its bytes alone.
+    """
     _load()
-    return OPERATORS.get(name)
+    found = OPERATORS.find(name)
+    if found is None and "::" in name:
+        from tensorcast.ops.aten import UNDESCRIBED
+
+        return UNDESCRIBED
+    return found if found is not None else OPERATORS.get(name)
 
 
 def list_ops() -> list[dict]:

@@ -126,8 +126,8 @@ _register(_SOFTMAX, "softmax", _reduce_dims, _reduce_work(8), "softmax or norm, 
 _register(["mm", "bmm", "addmm", "baddbmm"], "bmm", _matmul_dims, _matmul_work, "matrix product without kernel fusion")
 _register(["convolution"], "gemm", _conv_dims, _conv_work, "convolution as its multiply-adds")
 
-UNKNOWN = Operator(
-    "aten::?", "", "elementwise", None, *_traffic(0), "an operator nobody described: costed by its bytes, listed as uncosted"
+UNDESCRIBED = Operator(
+    "", "", "elementwise", None, *_traffic(0), "an operator nobody described: costed by its bytes, listed as uncosted"
 )
 
 
@@ -137,4 +137,4 @@ def aten_operator(name: str) -> tuple[Operator, bool]:
         found = OPERATORS.find(f"aten::{candidate}")
         if found is not None:
             return found, True
-    return UNKNOWN, False
+    return UNDESCRIBED, False

@@ -59,15 +59,15 @@ class BatchedMatmul:
         )
 
 
-@operator("quantize(Tensor x, str to_format, int group) -> Tensor", family="quantize")
+@operator("quantize(Tensor x, str to_format, int group, str math, str scheme) -> Tensor", family="quantize")
 class Quantize:
     """Dynamic quantisation of activations: absolute maximum, scale, round; one fp32 scale per `group` elements of a row
-    (0 = one per row)."""
+    (0 = one per row). `math` and `scheme` name the product it is for."""
 
-    def meta(x, to_format, group):
+    def meta(x, to_format, group, math, scheme):
         return x.new_empty(x.shape)
 
-    def dims(x, to_format, group):
+    def dims(x, to_format, group, math, scheme):
         return {"rows": prod(x.shape[:-1]), "columns": x.shape[-1], "attrs": {"in_format": dtype_name(x)}}
 
     def work(d, a):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from tensorcast.errors import DeploymentError
 from tensorcast.formats import format_named
 from tensorcast.quantization.modelopt import algorithm, layer_table
-from tensorcast.quantization.patterns import refuse_single_experts
+from tensorcast.quantization.patterns import refuse_partial_experts
 from tensorcast.quantization.schemes import QuantSpec
 
 ALL, EXPERTS = "*", "kind:experts"
@@ -58,8 +58,8 @@ def read_checkpoint(config: Mapping[str, object], side: Mapping[str, object] | N
         kv = _kv_cache(sided)
         notes += (f"KV-cache format {kv} from hf_quant_config.json",) if kv else ()
     experts = _expert_count(config)
-    refuse_single_experts(skip, experts, "the checkpoint's exclude list")
-    refuse_single_experts([p for p, _ in rules], experts, "the checkpoint's list of quantised layers")
+    refuse_partial_experts(skip, experts, "the checkpoint's exclude list")
+    refuse_partial_experts([p for p, _ in rules], experts, "the checkpoint's list of quantised layers")
     return CheckpointQuant(rules, tuple(skip), f"{where} ({method})", kv, lm_head, inner, tuple(notes))
 
 

@@ -36,7 +36,6 @@ LANGUAGE = ("", "layers", "mtp", "embed", "head", "ffn", "block_sparse_moe", "w1
 
 PROJECTIONS = ("gate_proj", "up_proj", "down_proj", "gate_up_proj")
 GLOB = re.compile(r"[*?\[]")
-EXPERT = re.compile(r"(?:^|\.)experts\.(\d+)\.")
 
 
 def canonical(path: str) -> str:
@@ -140,17 +139,44 @@ def split_fused(path: str) -> tuple[str, ...]:
     return (path, *((f"{head}." if head else "") + part for part in FUSED.get(last, ())))
 
 
-def refuse_single_experts(patterns: Iterable[str], experts: int, what: str) -> None:
-    """Raises DeploymentError where a list names some experts of a layer but not all `experts` of them (0: unknown).
-
-    A built model holds a layer's experts as one stack, which has one format.
+def refuse_partial_experts(patterns: Iterable[str], experts: int, what: str) -> None:
+    """Raises DeploymentError where a list names some experts of a layer but not all `experts` of them (0: unknown), or
+    some of their projections: a built model holds a layer's experts as one stack, which has one format.
     """
-    seen: dict[str, set[int]] = {}
+    indices: dict[str, set[int]] = {}
+    projections: dict[str, set[str]] = {}
     for pattern in patterns:
-        if not pattern.startswith("re:") and (match := EXPERT.search(pattern)):
-            seen.setdefault(canonical(pattern), set()).add(int(match.group(1)))
-    for path, indices in seen.items():
-        if indices != set(range(experts or len(indices))):
-            count = experts or "all"
-            raise DeploymentError(f"{what} names {len(indices)} of {count} experts of {path}; the experts of a layer "
-                                  f"run as one stack with one format: name {path} itself")
+        path, tail = ("", "") if pattern.startswith("re:") else _split_experts(pattern)
+        number, _, projection = tail.removeprefix(".").rpartition(".")
+        projection = SEGMENTS.get(projection, projection)
+        if projection in PROJECTIONS:
+            projections.setdefault(path, set()).add(projection)
+        if (number or projection).isdigit():
+            indices.setdefault(path, set()).add(int(number or projection))
+    whole = "the experts of a layer run as one stack with one format"
+    for path, seen in indices.items():
+        if seen != set(range(experts or len(seen))) or (not experts and len(seen) == 1):
+            raise DeploymentError(f"{what} names {len(seen)} of {experts or 'the'} experts of {path}; {whole}: "
+                                  f"name {path}")
+    for path, seen in projections.items():
+        if not ({"up_proj", "down_proj"} <= seen or {"gate_up_proj", "down_proj"} <= seen):
+            raise DeploymentError(f"{what} names only {', '.join(sorted(seen))} of {path}; {whole}: name {path}")
+
+
+def layer_count(paths: Iterable[str]) -> int:
+    """Decoder layers of a model, from its module paths."""
+    found = (re.match(r"layers\.(\d+)\.", canonical(path)) for path in paths)
+    return max((int(match.group(1)) + 1 for match in found if match), default=0)
+
+
+def checkpoint_names(path: str, layers: int) -> tuple[str, ...]:
+    """The module's path, and for one of a draft layer (`mtp.0.block.self_attn.q_proj`) what checkpoints call it.
+
+    Three ways are published: another decoder layer behind the last (DeepSeek-V3, GLM), `mtp.layers.0.…` (Qwen3.5) and
+    `mtp.0.…` (DeepSeek-V4).
+    """
+    match = re.match(r"mtp\.(\d+)\.(?:block\.)?(.+)", canonical(path))
+    if not match:
+        return (path,)
+    draft, rest = int(match.group(1)), match.group(2)
+    return path, f"layers.{layers + draft}.{rest}", f"mtp.layers.{draft}.{rest}", f"mtp.{draft}.{rest}"

@@ -12,12 +12,21 @@ from fnmatch import fnmatchcase
 
 from tensorcast.errors import DeploymentError, near_names
 from tensorcast.formats import FORMATS, format_named, machine_computes
-from tensorcast.quantization.patterns import FUSED, GLOB, Matcher, canonical, refuse_single_experts
+from tensorcast.quantization.patterns import (
+    FUSED,
+    GLOB,
+    Matcher,
+    canonical,
+    checkpoint_names,
+    layer_count,
+    refuse_partial_experts,
+)
 from tensorcast.quantization.schemes import SCHEMES, QuantSpec, nearest, scheme_named, with_dtype
 
 KINDS = ("linear", "experts", "router", "lm_head", "embedding")
 ALL = "*"
 EXPERTS = "kind:experts"
+KV_FORMATS = ("fp32", "bf16", "fp16", "fp8", "fp8_e5m2", "int8")
 
 KEPT = ("shared_expert_gate", "eh_proj", "weights_proj", "compressor*.kv_proj", "compressor*.gate_proj")
 """Ends of paths that engines keep in 16 bit whatever the scheme, unless listed: a gate of one output, the MTP input
@@ -79,11 +88,13 @@ class QuantPlan:
         listed = _Listed([(p, s) for p, s in self.rules if p not in (ALL, EXPERTS)])
         general = [(p, s) for p, s in self.rules if p in (ALL, EXPERTS)]
         towers = self.language_only and any("language_model" in path.split(".") for path in paths)
+        layers = layer_count(paths)
         decided: dict[str, QuantSpec] = {}
         for path, kind in paths.items():
-            if left(path) or (towers and kind != "lm_head" and "language_model" not in path.split(".")):
+            names = checkpoint_names(path, layers)
+            found, spec = listed.find(names)
+            if any(map(left, names)) or (towers and kind != "lm_head" and "language_model" not in path.split(".")):
                 continue
-            found, spec = listed.find(path)
             if not found and not self._kept(path, kind):
                 spec = next((s for p, s in general if p == ALL or kind == "experts"), None)
             if spec is not None:
@@ -100,7 +111,7 @@ class QuantPlan:
         return kind in ("router", "embedding") or any(fnmatchcase("." + path, f"*.{end}") for end in KEPT)
 
     def _check_excludes(self, paths: Mapping[str, str]) -> None:
-        refuse_single_experts(self.exclude, 0, "--exclude")
+        refuse_partial_experts(self.exclude, 0, "--exclude")
         for pattern in self.exclude:
             matcher = Matcher((pattern,))
             if not any(matcher(path) for path in paths):
@@ -130,15 +141,15 @@ class _Listed:
         self.fused = {spec: Matcher(tuple(p for p, s in self.exact.values() if s == spec))
                       for spec in {s for _, s in self.exact.values()}}
 
-    def find(self, path: str) -> tuple[bool, QuantSpec | None]:
-        """(whether a rule names the module, its spec)."""
-        bare = canonical(path)
-        if bare in self.exact:
-            self.used.add(bare)
-            return True, self.exact[bare][1]
-        for matcher, spec in (*((m, s) for s, m in self.fused.items()), *self.loose):
-            if matcher(path):
+    def find(self, names: Sequence[str]) -> tuple[bool, QuantSpec | None]:
+        """(whether a rule names the module that checkpoints call by one of `names`, its spec)."""
+        for name in names:
+            if (bare := canonical(name)) in self.exact:
                 self.used.add(bare)
+                return True, self.exact[bare][1]
+        for matcher, spec in (*((m, s) for s, m in self.fused.items()), *self.loose):
+            if any(map(matcher, names)):
+                self.used.add(names[0])
                 return True, spec
         return False, None
 
@@ -195,10 +206,11 @@ def plan_from_request(
     if key == "auto":
         own = read_checkpoint(checkpoint or {}, side)
         if own is not None:
-            kv = own.kv_cache or dtype
+            kv = kv_cache_format(own.kv_cache or dtype)
             rules, notes = _as_machine_allows(tuple((p, s and with_dtype(s, dtype)) for p, s in own.rules), has, dtype)
             base = replace(base, rules=rules, skip=own.skip, source=f"checkpoint {own.source}",
-                           language_only=own.language_only, notes=own.notes + notes)
+                           quant_lm_head=quant_lm_head or own.lm_head, language_only=own.language_only,
+                           notes=own.notes + notes)
     elif key != "none":
         spec = scheme_named(key, dtype)
         if not spec.runs_on(has):
@@ -215,11 +227,14 @@ def plan_from_request(
 
 
 def kv_cache_format(name: str) -> str:
-    """Format of a KV cache by name. Raises DeploymentError for one no cache is kept in (tf32)."""
+    """Format of a KV cache by name: those whose scales are a handful a layer (static, per tensor or per head).
+
+    Raises DeploymentError for formats with a scale for every few elements (int4, mxfp4, nvfp4, mxfp8), whose bytes a
+    cache does not count, and for tf32, in which nothing is stored.
+    """
     fmt = format_named(name)
-    if fmt.name == "tf32":
-        able = ", ".join(f for f in FORMATS if f != "tf32")
-        raise DeploymentError(f"a KV cache is not stored as tf32; one of {able}")
+    if fmt.name not in KV_FORMATS:
+        raise DeploymentError(f"a KV cache in {fmt.name} is not simulated; one of {', '.join(KV_FORMATS)}")
     return fmt.name
 
 

@@ -122,6 +122,7 @@ class Tracer(TorchDispatchMode):
         outputs = tensors_in(result)
         if namespace == "tensorcast":
             op = operator_named(name)
+            label = op.name
             dims, attrs = op.describe(args, kwargs)
             if name in _CACHES:
                 self.memory.cache(outputs)
@@ -133,12 +134,12 @@ class Tracer(TorchDispatchMode):
             inputs = tensors_in(args) + tensors_in(kwargs)
             dims = op.dims(inputs, outputs)
             attrs = dims.pop("attrs", {})
+            label = op.name if known else f"{namespace}::{name}"
             if not known:
-                label = f"{namespace}::{name}"
                 self.uncosted[label] = self.uncosted.get(label, 0) + 1
         memory, scope = self.memory, self._scope[-1] if self._scope else ""
         before = memory.peak
         memory.allocated(outputs)
         memory.peak = memory.live
-        self.calls.append(Call(op.name, scope, dims, attrs, memory.live, before, self.stack, self.layer))
+        self.calls.append(Call(label, scope, dims, attrs, memory.live, before, self.stack, self.layer))
 
