@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 from math import ceil
 from typing import Any
@@ -76,48 +76,52 @@ class Answer:
             middle = steps // 2
             lengths = tuple((tokens, n + middle) for n in work.seq_lens)
             mean = ceil(sum(work.seq_lens) / len(lengths)) + middle
-            return [("decode", Steps(len(lengths), (tokens,), (mean,), mean=True, lengths=lengths))]
+            return [("decode", Steps(len(lengths), (tokens,), (mean,), lengths=lengths))]
         past = tuple(range(work.input_len, work.input_len + steps))
-        return [("decode", Steps(batch, (tokens,) * steps, past, mean=True))]
+        return [("decode", Steps(batch, (tokens,) * steps, past, weight=1 / steps))]
 
     # -- the deployed model --------------------------------------------------------------------------------------------
 
     def _deployed(self, cache: bool, progress: Callable | None) -> DeployedModel:
-        needed = {table: steps for parts in self.steps.values() for table, steps in parts}
-        points = {table: (s.batch, s.tokens[0], s.past[0]) for table, s in needed.items()}
         key = disk.key_of(self.request.cache_key())
         found, note = disk.load(key) if cache else (None, "")
         if note:
             self.notes.append(note)
-        tables = dict(found.tables) if found is not None else {}
-        missing = [t for t in points if t not in tables or tables[t].piece_for(*points[t]) is None]
+        missing = self._missing(found)
         if found is not None and not missing:
             return found
-        fresh = self._trace({t: points[t] for t in missing}, progress)
-        for name, table in fresh.tables.items():
-            if name in tables:  # pieces for single points collect
-                table = type(table)(name, (*tables[name].pieces, *table.pieces), table.uncosted, table.notes)
-            tables[name] = table
-        deployed = DeployedModel(fresh.facts, tables)
+        deployed = self._trace(missing, found, progress)
         if cache and (note := disk.save(key, deployed)):
             self.notes.append(note)
         return deployed
 
-    def _trace(self, points: Mapping[str, Point], progress: Callable | None) -> DeployedModel:
+    def _missing(self, found: DeployedModel | None) -> list[tuple[str, Point]]:
+        """(table, point) that no piece covers: one a table where there is no table yet, else every such point."""
+        out: dict[tuple[str, Point], None] = {}
+        for name, steps in (part for parts in self.steps.values() for part in parts):
+            table = found.tables.get(name) if found is not None else None
+            points = [(steps.batch, t, p) for t, p in zip(steps.tokens, steps.past, strict=True)]
+            uncovered = [p for p in points if table is None or table.piece_for(*p) is None]
+            out.update(dict.fromkeys((name, p) for p in uncovered))
+        return list(out)
+
+    def _trace(self, missing, found: DeployedModel | None, progress: Callable | None) -> DeployedModel:
         from tensorcast.kernels.registry import KernelRequest
         from tensorcast.trace.deploy import deploy
 
+        deployment = {
+            "plan": self.plan,
+            "quant": self.request.quant,
+            "kernels": tuple(KernelRequest.parse(k) for k in self.request.kernels),
+            "mtp": self.work.mtp,
+            "reuse": self.request.reuse,
+            "hw": self.hw,
+        }
         return deploy(
             self.request.source,
-            {
-                "plan": self.plan,
-                "quant": self.request.quant,
-                "kernels": tuple(KernelRequest.parse(k) for k in self.request.kernels),
-                "mtp": self.work.mtp,
-                "reuse": self.request.reuse,
-                "hw": self.hw,
-            },
-            points.items(),
+            deployment,
+            missing,
+            found,
             dtype=self.request.dtype,
             trust_remote_code=self.request.trust_remote_code,
             progress=progress,

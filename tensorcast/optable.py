@@ -91,6 +91,11 @@ class OpTable:
         """The piece that holds at a point, or None: the table must be extended there."""
         return next((p for p in self.pieces if p.covers((batch, tokens, past))), None)
 
+    def joined(self, other: OpTable) -> OpTable:
+        """The table with the pieces of both; where both cover a point, this one's piece is used."""
+        notes = tuple(dict.fromkeys((*self.notes, *other.notes)))
+        return OpTable(self.phase, (*self.pieces, *other.pieces), {**other.uncosted, **self.uncosted}, notes)
+
     def to_dict(self) -> dict:
         return {
             "phase": self.phase,

@@ -25,13 +25,13 @@ _LINEAR = {(0, 0, 0), (1, 0, 0), (1, 1, 0)}  # monomials that a ragged batch kno
 class Steps:
     """The forward passes of a phase: `batch` sequences a pass, and for each pass its new tokens and tokens in cache.
 
-    `lengths` replaces them by a ragged batch: (new tokens, cached tokens) of every sequence of the one pass.
+    `weight` of each pass in the phase's figures: 1 where they follow each other, 1/n for the mean of n. `lengths` replaces them by a ragged batch: (new tokens, cached tokens) of every sequence of the one pass.
     """
 
     batch: int
     tokens: tuple[int, ...]
     past: tuple[int, ...]
-    mean: bool = False
+    weight: float = 1.0
     lengths: tuple[tuple[int, int], ...] = ()
 
 
@@ -65,7 +65,7 @@ class Phase:
     step_time_s: float
     host_time_s: float
     device_time_s: float
-    launches: int
+    launches: float
     totals: Mapping[str, float]
     mfu: float
     mbu: float
@@ -116,9 +116,24 @@ class Phase:
 
 def evaluate(table: OpTable, steps: Steps, hw, *, pipeline: Pipeline, eager: bool, hidden: int = 0, item: str = "bf16") -> Phase:
     """The phase `table` describes, run as `steps` on `hw`; pipeline stages hand [batch, tokens, `hidden`] of `item` on."""
-    piece = table.piece_for(steps.batch, steps.tokens[0], steps.past[0])
-    if piece is None:
-        raise LookupError(f"the {table.phase} table has no piece for batch {steps.batch}, {steps.tokens[0]} tokens")
+    parts = [
+        _evaluate(piece, part, hw, pipeline, eager, hidden, item) for piece, part in _by_piece(table, steps)
+    ]
+    return parts[0] if len(parts) == 1 else Phase.sum(parts)
+
+
+def _by_piece(table: OpTable, steps: Steps) -> list[tuple[Piece, Steps]]:
+    """The steps, sorted by the piece of the table that covers them."""
+    sorted_: dict[int, tuple[Piece, list]] = {}
+    for point in zip(steps.tokens, steps.past, strict=True):
+        piece = table.piece_for(steps.batch, *point)
+        if piece is None:
+            raise LookupError(f"the {table.phase} table has no piece for batch {steps.batch}, tokens and past {point}")
+        sorted_.setdefault(id(piece), (piece, []))[1].append(point)
+    return [(p, replace(steps, tokens=tuple(t for t, _ in at), past=tuple(c for _, c in at))) for p, at in sorted_.values()]
+
+
+def _evaluate(piece: Piece, steps: Steps, hw, pipeline: Pipeline, eager: bool, hidden: int, item: str) -> Phase:
     basis = piece.basis(steps.batch, np.array(steps.tokens), np.array(steps.past))
     stages = [[] for _ in range(pipeline.stages)]
     rows = piece.rows
@@ -179,7 +194,7 @@ def _count(row: Row, pipeline: Pipeline, stage: int) -> int:
 
 def _summary(rows, piece: Piece, basis, steps: Steps, hw, pipeline: Pipeline, eager: bool) -> Phase:
     n = len(steps.tokens)
-    share = (1 / n if steps.mean else 1.0) * pipeline.micro_batches
+    share = steps.weight * pipeline.micro_batches
 
     def total(value, count) -> float:
         return float(np.sum(np.broadcast_to(np.asarray(value, dtype=float), (n,)))) * count * share
@@ -203,17 +218,17 @@ def _summary(rows, piece: Piece, basis, steps: Steps, hw, pipeline: Pipeline, ea
         ops.append(op)
     host = (launches * hw.host_op_time_s if eager else hw.graph_launch_s) * pipeline.micro_batches
     slot = np.maximum(per_step, host / pipeline.micro_batches)
-    step = float(np.sum(slot)) * pipeline.slots() * (1 / n if steps.mean else 1.0)
+    step = float(np.sum(slot)) * pipeline.slots() * steps.weight
     device = float(np.sum(per_step)) * share
-    idle = float(np.sum(per_step)) * (1 / n if steps.mean else 1.0) * (pipeline.slots() - pipeline.micro_batches)
+    idle = float(np.sum(per_step)) * steps.weight * (pipeline.slots() - pipeline.micro_batches)
     if idle:
         ops.append({"op": "pipeline_bubble", "module": "", "count": 1, "time_s": idle, "bound": "overhead", **dict.fromkeys(_WORK, 0.0)})
         by_bound["overhead"] += idle
     return Phase(
         step_time_s=step,
-        host_time_s=host * (1 if steps.mean else n),
+        host_time_s=host * n * steps.weight,
         device_time_s=device + idle,
-        launches=launches * pipeline.micro_batches,
+        launches=launches * n * share,
         totals=totals,
         mfu=busy / step,
         mbu=(totals["read_bytes"] + totals["write_bytes"]) / hw.memory_bw / step,

@@ -95,8 +95,12 @@ def _exchange_work(d, a):
 
 
 def exchange_bytes(d, a):
-    """Send buffer of one rank: its share of the tokens, once for every expert (and `copies` ranks an expert)."""
-    pairs = d["tokens"] / a["slices"] * a["top_k"] * a["copies"]
+    """Send buffer of one rank: its share of the tokens, once for every expert (and `copies` ranks an expert).
+
+    A token does not travel twice to the same place: with fewer places than top_k it is sent to each of them.
+    """
+    places = a["size"] // a["copies"]
+    pairs = d["tokens"] / a["slices"] * min(a["top_k"], places) * a["copies"]
     return pairs * d["hidden"] * item_bytes(a["wire_format"])
 
 

@@ -4,7 +4,8 @@ Read: `quantization_config` of a transformers config (also inside `text_config`)
 `hf_quant_config.json`. Methods: fp8, fbgemm_fp8, compressed-tensors, modelopt, mxfp4, gptq, awq. The fields are those
 the methods' own writers document: transformers `utils/quantization_config.py`, compressed-tensors
 `QuantizationScheme`, NVIDIA Model Optimizer `hf_quant_config.json`, the DeepSeek-V4 model card (`expert_dtype` fp4:
-experts in fp4 with one e8m0 scale per 32).
+experts in fp4 with one e8m0 scale per 32). Scales of 128 x 128 blocks are counted as fp32, also where a file stores
+them as e8m0 (DeepSeek-V4: 3 bytes more per 16,384).
 """
 
 from __future__ import annotations
@@ -239,10 +240,9 @@ def _modelopt(body, config):
     if str(stated).upper() == "MIXED_PRECISION":
         raise DeploymentError("modelopt: MIXED_PRECISION without quantized_layers does not say which layer has "
                               "which format; use a scheme by name")
-    group = body.get("group_size")
     notes = () if skip else (f"the checkpoint's {stated} lists no excluded modules: every linear but lm_head, routers "
                              "and embeddings is taken as quantised",)
-    return ((ALL, algorithm(stated, group)),), skip, notes, False
+    return ((ALL, algorithm(stated, body.get("group_size"), body.get("has_zero_point"))),), skip, notes, False
 
 
 _READERS = {"fp8": _fp8, "fbgemm_fp8": _fbgemm, "compressed-tensors": _compressed, "modelopt": _modelopt,

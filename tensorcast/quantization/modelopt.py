@@ -26,10 +26,11 @@ ALGORITHMS = {
     "W4A16_AWQ": QuantSpec("int4", "bf16", weight_group=128, scale="bf16"),
     "W4A8_AWQ": QuantSpec("int4", "fp8", weight_group=128, dynamic=False, scale="bf16"),
 }
-"""`quant_algo` of NVIDIA Model Optimizer; a stated group_size replaces the group of the int4 ones."""
+"""`quant_algo` of NVIDIA Model Optimizer; a stated group_size replaces the group of the int4 ones. The pre_quant_scale
+of AWQ (2 bytes an input) is folded into the layer before, as engines do where they can, and not counted."""
 
 
-def algorithm(name: object, group: object = None) -> QuantSpec:
+def algorithm(name: object, group: object = None, zero_point: object = False) -> QuantSpec:
     """The spec of a `quant_algo`. Raises DeploymentError for an unknown one, or a group the format cannot have."""
     spec = ALGORITHMS.get(str(name).upper())
     if spec is None:
@@ -40,6 +41,8 @@ def algorithm(name: object, group: object = None) -> QuantSpec:
     own = format_named(spec.weight).scale_block
     if own and group not in (None, own):
         raise DeploymentError(f"modelopt: {name} has groups of {own} by definition, not {group}")
+    if zero_point:
+        spec = replace(spec, weight_zero_point=True)
     return replace(spec, weight_group=int(group)) if spec.weight_group and group else spec
 
 
@@ -47,6 +50,6 @@ def layer_table(layers: object) -> tuple[tuple[tuple[str, QuantSpec], ...], bool
     """Rules of a `quantized_layers` table, and whether it lists lm_head."""
     if not isinstance(layers, Mapping) or not all(isinstance(v, Mapping) for v in layers.values()):
         raise DeploymentError("quantized_layers must map module names to {quant_algo, group_size}")
-    rules = tuple((str(name), algorithm(entry.get("quant_algo"), entry.get("group_size")))
-                  for name, entry in layers.items())
+    keys = ("quant_algo", "group_size", "has_zero_point")
+    rules = tuple((str(name), algorithm(*map(entry.get, keys))) for name, entry in layers.items())
     return rules, any(name.rpartition(".")[2] in ("lm_head", "head") for name in layers)

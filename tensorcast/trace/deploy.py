@@ -15,12 +15,16 @@ def deploy(
     source: ModelSource,
     deployment: Mapping,
     points: Iterable[tuple[str, tuple[int, int, int]]],
+    known: DeployedModel | None = None,
     *,
     dtype: str | None = None,
     trust_remote_code: bool = False,
     progress: Progress | None = None,
 ) -> DeployedModel:
-    """The deployed model with a table for every (phase, point) asked; `deployment` holds the fields of a `Deployment`."""
+    """The deployed model whose tables cover every (phase, point) asked, and what `known` covers already.
+
+    `deployment` holds the fields of a `Deployment`.
+    """
     say = progress or (lambda text, share: None)
     say("loading torch and the model's code", 0.0)
     collecting = gc.isenabled()
@@ -41,10 +45,13 @@ def deploy(
         say("deploying", 0.7)
         model = TransformerModel(blueprint, Deployment(**deployment))
         facts = facts_of(model, trace_step(model, "prefill", 2, 192, 0))
-        tables = {}
+        tables = dict(known.tables) if known is not None else {}
         for phase, point in points:
+            if phase in tables and tables[phase].piece_for(*point) is not None:
+                continue
             say(f"tracing {phase}", 0.8)
-            tables[phase] = build_table(phase, lambda at, phase=phase: trace_step(model, phase, *at), point)
+            table = build_table(phase, lambda at, phase=phase: trace_step(model, phase, *at), point, exact=phase in tables)
+            tables[phase] = tables[phase].joined(table) if phase in tables else table
         return DeployedModel(facts, tables)
     finally:
         if collecting:

@@ -59,10 +59,13 @@ def layout_for(phase: str, tokens: int) -> Layout:
     )
 
 
-def build_table(phase: str, trace: Callable[[Point], Tracer], asked: Point) -> OpTable:
-    """The table of one phase; `asked` is a point it must cover. `trace(point)` runs the model there."""
+def build_table(phase: str, trace: Callable[[Point], Tracer], asked: Point, *, exact: bool = False) -> OpTable:
+    """The table of one phase; `asked` is a point it must cover. `trace(point)` runs the model there.
+
+    `exact`: only that point, where a table is known not to hold.
+    """
     layout = layout_for(phase, asked[1])
-    if asked[1] < layout.ranges[1][0]:  # a one-token prefill runs the model's decode branch
+    if exact or asked[1] < layout.ranges[1][0]:  # a one-token prefill runs the model's decode branch
         tracer = trace(asked)
         return OpTable(phase, (_exact(tracer, asked),), dict(tracer.uncosted))
     traced: dict[Point, list[Call]] = {}
