@@ -3,8 +3,7 @@
 # make nightly    the slow tests            make lint    style
 # make bench      speed of the command      make clean   remove what make made
 #
-# PYTHON is the interpreter to start from, VENV where to install, PIP_FLAGS go to pip, e.g. a CPU-only torch:
-#   make test PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+# PYTHON is the interpreter to start from, VENV where to install, PIP_FLAGS go to pip (another index, say).
 
 PYTHON ?= python3
 VENV ?= .venv

@@ -112,5 +112,5 @@ def test_what_cannot_be_honoured_is_named(body, message):
 def test_single_experts_cannot_have_their_own_format():
     config = {"num_experts": 8, "quantization_config": {
         "quant_method": "fp8", "modules_to_not_convert": ["model.layers.0.mlp.experts.3"]}}
-    with pytest.raises(DeploymentError, match="names 1 of 8 experts of layers.0.mlp.experts"):
+    with pytest.raises(DeploymentError, match=r"names 1 of 8 experts of layers.0.mlp.experts"):
         read_checkpoint(config)

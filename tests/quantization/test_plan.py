@@ -60,7 +60,7 @@ def test_a_table_of_layers_decides_even_for_lm_head():
 
 
 def test_a_table_that_matches_nothing_is_an_error():
-    with pytest.raises(DeploymentError, match="matches no module: it has h.0.attn.c_fc, the model has"):
+    with pytest.raises(DeploymentError, match=r"matches no module: it has h.0.attn.c_fc, the model has"):
         plan_from_request("auto", table(["h.0.attn.c_fc"])).resolve(PATHS)
 
 
