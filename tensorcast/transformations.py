@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 
 from tensorcast.errors import TransformationError
-from tensorcast.layers import attention, linear, mla, mlp, moe, mtp, norm, quantise, reuse, rotary, scan, sharding
+from tensorcast.layers import attention, linear, merge, mla, mlp, moe, mtp, norm, quantise, reuse, rotary, scan, sharding
 from tensorcast.transformer_model import TransformerModel
 
 Step = Callable[[TransformerModel], TransformerModel]
@@ -53,6 +53,7 @@ def patch_rotary_emb(model: TransformerModel) -> TransformerModel:
 def patch_attention(model: TransformerModel) -> TransformerModel:
     """Attention slots, and the scans of linear-attention and state-space layers."""
     slots = attention.install_attention(model)
+    merge.install_merged_qkv(model)
     scans = scan.install_scans(model)
     return model.report("patch_attention", slots + scans, f"{slots} attention slots, {scans} scan layers")
 

@@ -196,6 +196,11 @@ class TransformerModel:
         parent, _, leaf = path.rpartition(".")
         setattr(self.module.get_submodule(parent), leaf, new)
 
+    def modules(self, within: str = "") -> list[tuple[str, nn.Module]]:
+        """(path, module) of every module, or of those below the path `within`."""
+        root = self.module.get_submodule(within) if within else self.module
+        return [(f"{within}.{path}" if within and path else path or within, m) for path, m in root.named_modules()]
+
     def modules_of(self, class_name: str) -> list[tuple[str, nn.Module]]:
         """(path, module) of every module whose class is `class_name`, bare or dotted."""
         return [

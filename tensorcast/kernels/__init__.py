@@ -6,7 +6,7 @@ import importlib
 
 from tensorcast.kernels.registry import KERNELS, HardwareRequirement, KernelSpec, OpSlot
 
-_OPS = ("attention", "mla", "moe", "norm", "rotary", "swiglu")
+_OPS = ("attention", "mla", "moe", "norm", "projection", "rotary", "swiglu")
 
 
 def load_kernels() -> None:

@@ -11,5 +11,5 @@ def _fused():
     return call.swiglu
 
 
-KERNELS.register(KernelSpec("fused", "swiglu", _fused, description="act(gate)·up in one kernel", default=True))
-KERNELS.register(KernelSpec("eager", "swiglu", lambda: None, description="activation and product as two kernels"))
+KERNELS.register(KernelSpec("fused", "swiglu", _fused, description="gate and up as one product, act(gate)·up as one kernel", default=True))
+KERNELS.register(KernelSpec("eager", "swiglu", lambda: None, description="the model's own code: two products, activation, multiplication"))

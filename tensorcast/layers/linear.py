@@ -14,10 +14,10 @@ from tensorcast.trace.context import current
 from tensorcast.trace.library import call
 
 
-def install_linears(model) -> int:
+def install_linears(model, within: str = "") -> int:
     """Every nn.Linear and nn.Embedding of the model emits one operator. Returns how many."""
     count = 0
-    for path, module in model.module.named_modules():
+    for path, module in model.modules(within):
         if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
             install(module, path, linear_forward)
         elif isinstance(module, nn.Embedding):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from tensorcast.errors import ModelError
 from tensorcast.formats import bytes_of
 from tensorcast.layers.linear import product
 from tensorcast.layers.state import Group, install, original_forward, state_of
@@ -84,7 +85,7 @@ def install_moe(model) -> int:
             for router_name, router in block.named_children():
                 if is_router(router):
                     install(router, f"{path}.{router_name}", router_forward)
-            install(block, path, _block_forward(child))
+            install(block, path, _block_forward(model, child))
             count += 1
     return count
 
@@ -164,17 +165,27 @@ def _top_k(module, args, kwargs) -> int:
     return module.top_k
 
 
-def _block_forward(experts):
+def _block_forward(model, experts):
     """forward of the block around the experts: partial sums of routed and shared experts are added up once."""
-    dense = len(inspect.signature(type(experts).forward).parameters) == 2
+    inner = model.profile.moe_block_forward
+    if inner is None:
+        if runs_every_expert(experts):
+            raise ModelError(
+                f"{model.blueprint.source.name}: {type(experts).__name__} takes no routing, so its code runs every expert on "
+                f"every token; register a ModelProfile with moe_block_forward for {model.blueprint.model_type!r}"
+            )
+        inner = original_forward
 
     def forward(module, hidden_states, *args, **kwargs):
-        if dense:
-            raise NotImplementedError  # replaced by a profile's own block forward
-        result = original_forward(module, hidden_states, *args, **kwargs)
+        result = inner(module, hidden_states, *args, **kwargs)
         shard = state_of(module).shard
         if isinstance(result, tuple):
             return (shard.after(result[0]), *result[1:])
         return shard.after(result)
 
     return forward
+
+
+def runs_every_expert(experts: nn.Module) -> bool:
+    """Whether the experts' own forward is handed tokens only: nothing tells it which expert a token chose."""
+    return len(inspect.signature(type(experts).forward).parameters) == 2

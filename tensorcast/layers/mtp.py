@@ -62,7 +62,7 @@ def install_drafts(model, wanted: int) -> int:
     from tensorcast.layers import linear, mlp, norm as norms
 
     for install in (linear.install_linears, norms.install_norms, mlp.install_gated_mlps):
-        install(model)
+        install(model, "mtp")
     return len(drafts)
 
 

@@ -12,10 +12,10 @@ _RMS = re.compile(r"(RMS|L2)Norm$|RmsNorm$")
 _GATED = re.compile(r"RMSNormGated$|GatedRMSNorm$")
 
 
-def install_norms(model) -> int:
+def install_norms(model, within: str = "") -> int:
     """Slots rms_norm, gated_rms_norm and layer_norm on every norm module. Returns how many."""
     count = 0
-    for path, module in model.module.named_modules():
+    for path, module in model.modules(within):
         name = type(module).__name__
         if _GATED.search(name):
             op, forward = "gated_rms_norm", gated_forward

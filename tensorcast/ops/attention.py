@@ -44,13 +44,13 @@ def visible_keys(q, kv, causal=True, window=0, chunk=0, topk=0):
     q, kv = np.asarray(q, dtype=float), np.asarray(kv, dtype=float)
     if not causal:
         return kv
+    first = np.zeros_like(kv - q)  # position of the first key that the first query sees
     if window:
-        kv = np.minimum(kv, window + q - 1)
+        first = np.maximum(first, kv - q - window + 1)
     if chunk:
-        kv = kv - np.floor((kv - q) / chunk) * chunk
-    if topk:
-        kv = np.minimum(kv, topk * q)
-    return kv
+        first = np.maximum(first, np.floor((kv - q) / chunk) * chunk)
+    seen = kv - first
+    return np.minimum(seen, topk * q) if topk else seen
 
 
 @operator(

@@ -100,6 +100,20 @@ class Swiglu:
         return _elementwise(d["elements"], a["format"], reads=2, writes=1, flops=6)
 
 
+@operator("activation(Tensor x, str function) -> Tensor", family="activation")
+class Activation:
+    """function(x), element by element, in one pass."""
+
+    def meta(x, function):
+        return x.new_empty(x.shape)
+
+    def dims(x, function):
+        return {"elements": x.numel(), "attrs": {"format": dtype_name(x)}}
+
+    def work(d, a):
+        return _elementwise(d["elements"], a["format"], reads=1, writes=1, flops=5)
+
+
 @operator("embedding(Tensor ids, Tensor w) -> Tensor", family="gather")
 class Embedding:
     """Gather rows of the table: only the rows asked for are read."""

@@ -27,6 +27,10 @@ class Context:
         """While inside, operators run unseen: for shapes that original code works out."""
         return self.tracer.suspended() if self.tracer is not None else nullcontext()
 
+    def scope(self, path: str):
+        """While inside, operators are recorded under `path` instead of the running module's."""
+        return self.tracer.scope(path) if self.tracer is not None else nullcontext()
+
 
 def current() -> Context:
     """The context of the running forward."""

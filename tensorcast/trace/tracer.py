@@ -84,6 +84,15 @@ class Tracer(TorchDispatchMode):
             self._scope.pop()
 
     @contextmanager
+    def scope(self, path: str):
+        """Operators inside are recorded under `path`."""
+        self._scope.append(path)
+        try:
+            yield
+        finally:
+            self._scope.pop()
+
+    @contextmanager
     def suspended(self):
         """Operators inside run, but leave no record."""
         self._silent += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 from collections.abc import Mapping
@@ -74,7 +75,20 @@ def counted(module: nn.Module, batch: int, tokens: int, past: int = 0) -> Mappin
     }
 
 
-def own_flops(counts: Mapping[str, Mapping[str, int]], path: str, module: nn.Module, modules_only: bool = False) -> int:
-    """FLOPs of a module's own code: without those of the modules inside it. `modules_only`: convolutions stay inside."""
+def own_flops(counts: Mapping[str, Mapping[str, int]], path: str, module: nn.Module) -> int:
+    """FLOPs of a module's own code: without those of the modules inside it."""
     total = sum(counts.get(path, {}).values())
     return total - sum(sum(counts.get(f"{path}.{name}", {}).values()) for name, _ in module.named_children())
+
+
+def build_real(source: ModelSource, seed: int = 0) -> nn.Module:
+    """The same in memory, fp32, with random weights."""
+    meta = build(source, dtype="fp32")
+    torch.manual_seed(seed)
+    options = {"attn_implementation": "eager"}
+    if any(experts_weights(m) is not None for m in meta.modules()):
+        options["experts_implementation"] = EXPERTS
+    module = type(meta)._from_config(copy.deepcopy(meta.config), dtype=torch.float32, **options)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    return module.eval().requires_grad_(False)

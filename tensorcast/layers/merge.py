@@ -1,0 +1,87 @@
+"""Products that read the same input run as one: q, k and v; gate and up; the two down-projections of latent attention.
+
+The merged product is emitted when the first part is asked for; the other parts get their slice when they are asked with
+the same tensor. Parts of different formats stay apart.
+"""
+
+from __future__ import annotations
+
+import weakref
+
+import torch
+from torch import nn
+
+from tensorcast.layers.linear import linear_forward, product
+from tensorcast.layers.state import has_state, install, state_of
+from tensorcast.trace.context import current
+
+# What is merged → what the product is called in reports.
+QKV = {
+    ("q_proj", "k_proj", "v_proj"): "qkv_proj",
+    ("q_a_proj", "kv_a_proj_with_mqa"): "qkv_a_proj",
+    ("q_proj", "kv_a_proj_with_mqa"): "q_kv_a_proj",
+}
+GATE_UP = ("gate_proj", "up_proj")
+NAMES = {**QKV, GATE_UP: "gate_up_proj"}
+
+
+def install_merged_qkv(model) -> int:
+    """Slot qkv_proj on every module with projections that can be merged. Returns how many."""
+    count = 0
+    for path, module in model.module.named_modules():
+        names = next((group for group in QKV if _linears(module, group)), None)
+        if names is None:
+            continue
+        slot = model.kernels.fill("qkv_proj", path)
+        install(module, path).slots["qkv_proj"] = slot
+        if slot.kernel is not None:
+            slot.kernel(module, names)
+        count += 1
+    return count
+
+
+def merge(module: nn.Module, names: tuple[str, ...]) -> None:
+    """Kernel `fused`: the named linears of `module` run as one product."""
+    parts = [getattr(module, name) for name in names]
+    merged = _Merged(parts, f"{state_of(parts[0]).path.rpartition('.')[0]}.{NAMES[names]}")
+    for index, part in enumerate(parts):
+        install(part, state_of(part).path, lambda part, x, index=index: merged(part, index, x))
+
+
+class _Merged:
+    """The last result, kept for the parts that have not asked yet; only as long as its input lives."""
+
+    def __init__(self, parts: list[nn.Linear], path: str) -> None:
+        self.parts, self.path = parts, path
+        self._input = lambda: None
+        self._waiting: dict[int, torch.Tensor] = {}
+
+    def __call__(self, part: nn.Linear, index: int, x: torch.Tensor) -> torch.Tensor:
+        if not self._mergeable():
+            return linear_forward(part, x)
+        if self._input() is not x or index not in self._waiting:
+            self._input = weakref.ref(x)
+            self._waiting = dict(enumerate(self._product(x)))
+        return self._waiting.pop(index)
+
+    def _mergeable(self) -> bool:
+        first = state_of(self.parts[0])
+        same = all(state_of(p).quant == first.quant for p in self.parts)
+        biases = {p.bias is None for p in self.parts}
+        return same and len(biases) == 1 and all(state_of(p).shard.style in ("replicated", "column") for p in self.parts)
+
+    def _product(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        widths = [p.weight.shape[0] for p in self.parts]
+        first = self.parts[0]
+        with current().suspended():
+            weight = first.weight.new_empty((sum(widths), first.weight.shape[1]))
+            bias = first.bias.new_empty(sum(widths)) if first.bias is not None else None
+        with current().scope(self.path):
+            return product(x, weight, bias, state_of(first).quant).split(widths, dim=-1)
+
+
+def _linears(module: nn.Module, names: tuple[str, ...]) -> bool:
+    parts = [module._modules.get(name) for name in names]
+    if not all(isinstance(p, nn.Linear) and has_state(p) for p in parts):
+        return False
+    return len({p.in_features for p in parts}) == 1
