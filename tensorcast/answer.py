@@ -106,20 +106,11 @@ class Answer:
         return list(out)
 
     def _trace(self, missing, found: DeployedModel | None, progress: Callable | None) -> DeployedModel:
-        from tensorcast.kernels.registry import KernelRequest
         from tensorcast.trace.deploy import deploy
 
-        deployment = {
-            "plan": self.plan,
-            "quant": self.request.quant,
-            "kernels": tuple(KernelRequest.parse(k) for k in self.request.kernels),
-            "mtp": self.work.mtp,
-            "reuse": self.request.reuse,
-            "hw": self.hw,
-        }
         return deploy(
             self.request.source,
-            deployment,
+            self.request.deployment(),
             missing,
             found,
             dtype=self.request.dtype,

@@ -92,6 +92,7 @@ def simulate(
     cache: bool = True,
     strict: bool = False,
     trust_remote_code: bool = False,
+    custom_dir: bool = True,
     **options: Any,
 ) -> Estimate:
     """Latency, throughput, memory and a per-operator breakdown of `model` on `hw`.
@@ -99,6 +100,6 @@ def simulate(
     Options are the command line's flags with `_` for `-`: tp, ep, dp, pp, quant, kv_cache_dtype, batch, input_len,
     output_len, phase, mtp, kernel, runtime, … Raises a TensorcastError with the command line's message.
     """
-    request = Request.of(model=model, hw=hw, trust_remote_code=trust_remote_code, **options)
+    request = Request.of(model=model, hw=hw, trust_remote_code=trust_remote_code, custom_dir=custom_dir, **options)
     answer = Answer(request, cache=cache, progress=progress)
     return Estimate(answer.to_dict(strict=strict))

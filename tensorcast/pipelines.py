@@ -60,6 +60,24 @@ def profile_for(model_type: str) -> ModelProfile:
     return PROFILES.find(model_type) or ModelProfile(model_type=model_type)
 
 
+def list_pipelines() -> list[dict]:
+    """One dict per pipeline: model type, origin, what it replaced; user files of ./custom_model included."""
+    return _rows(PIPELINES)
+
+
+def list_profiles() -> list[dict]:
+    """One dict per model profile: model type, origin, what it replaced; user files of ./custom_model included."""
+    return _rows(PROFILES)
+
+
+def _rows(catalog: Catalog) -> list[dict]:
+    from tensorcast.custom import load_custom_folder
+
+    load_builtin()
+    load_custom_folder()
+    return [{"model_type": e.key, "origin": e.origin, "replaces": e.replaces or ""} for e in catalog.entries()]
+
+
 def load_builtin() -> None:
     """Import every file of models/builtin once."""
     from tensorcast.models import builtin

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tensorcast.custom import load_custom_folder, stamps
 from tensorcast.errors import DeploymentError, InputError, near_names
 from tensorcast.formats import format_named
 from tensorcast.hardware.load import hardware
 from tensorcast.hardware.profile import HardwareProfile
+from tensorcast.kernels.registry import KernelRequest
 from tensorcast.models.reference import ModelSource, resolve_model
 from tensorcast.plan import ParallelPlan, Workload
 from tensorcast.quantization.plan import QuantPlan, plan_from_request
@@ -34,17 +36,25 @@ class Request:
     work: Workload
     quant: QuantPlan
     dtype: str
-    kernels: tuple[str, ...] = ()
+    kernels: tuple[KernelRequest, ...] = ()
     reuse: bool = True
     eager: bool = False
     max_model_len: int | None = None
     utilization: float = 1.0
     trust_remote_code: bool = False
+    custom: tuple[tuple[str, float, int], ...] = ()  # files of ./custom_model: name, time, size
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, *, model: str, hw: Any, trust_remote_code: bool = False, **options: Any) -> Request:
-        """Resolve and validate; raises a TensorcastError that names the option and what would work."""
+    def of(
+        cls, *, model: str, hw: Any, trust_remote_code: bool = False, custom_dir: bool = True, **options: Any
+    ) -> Request:
+        """Resolve and validate; raises a TensorcastError that names the option and what would work.
+
+        `custom_dir`: load ./custom_model first, so that what it registers counts.
+        """
+        if custom_dir:
+            load_custom_folder()
         known = (*PLAN, *WORK, *PRECISION, *OTHER)
         for name in options:
             if name not in known:
@@ -83,14 +93,26 @@ class Request:
             work=work,
             quant=quant,
             dtype=dtype,
-            kernels=tuple(given.get("kernel", ())),
+            kernels=tuple(KernelRequest.parse(k) for k in given.get("kernel", ())),
             reuse=bool(given.get("reuse", True)),
             eager=runtime == "eager",
             max_model_len=given.get("max_model_len"),
             utilization=float(share),
             trust_remote_code=trust_remote_code,
+            custom=tuple(stamps()) if custom_dir else (),
             notes=(*source.notes, *notes, *quant.notes),
         )
+
+    def deployment(self) -> dict[str, Any]:
+        """The fields of the `Deployment` that this request asks for."""
+        return {
+            "plan": self.plan,
+            "quant": self.quant,
+            "kernels": self.kernels,
+            "mtp": self.work.mtp,
+            "reuse": self.reuse,
+            "hw": self.hw,
+        }
 
     def cache_key(self) -> Mapping[str, Any]:
         """Everything the deployed model and its tables depend on."""
@@ -98,17 +120,25 @@ class Request:
             "model": self.source.digest,
             "name": self.source.name,
             "origin": self.source.origin,
-            "remote": self.trust_remote_code,
+            "remote": self._remote_files(),
+            "custom": self.custom,
             "plan": [self.plan.tp, self.plan.ep, self.plan.dp],
             "quant": repr(self.quant),
             "dtype": self.dtype,
-            "kernels": self.kernels,
+            "kernels": repr(self.kernels),
             "defaults": [self.hw.name, self.hw.kind, self.hw.compute_capability, sorted(self.hw.kernels.items())]
             if self.kernels
             else sorted(self.hw.kernels.items()),
             "reuse": self.reuse,
             "mtp": self.work.mtp,
         }
+
+
+    def _remote_files(self) -> list[tuple[str, float, int]]:
+        """The model's own code files, where they may run: name, time, size."""
+        if not self.trust_remote_code or self.source.folder is None:
+            return []
+        return [(p.name, p.stat().st_mtime, p.stat().st_size) for p in sorted(self.source.folder.glob("*.py"))]
 
 
 def _workload(given: Mapping[str, Any]) -> Workload:

@@ -21,6 +21,7 @@ def wrap_model(model: TransformerModel) -> TransformerModel:
     linears = linear.install_linears(model)
     norms = norm.install_norms(model)
     gated = mlp.install_gated_mlps(model)
+    mlp.install_activations(model)
     return model.report("wrap_model", linears, f"{linears} products and embeddings, {norms} norms, {gated} gated MLPs")
 
 
@@ -90,6 +91,7 @@ def quantize_linear(model: TransformerModel) -> int:
 def shard_model(model: TransformerModel) -> TransformerModel:
     """Cut parameters for tensor and expert parallelism; collectives become operators of the trace."""
     plan = model.plan
+    model.tp_values = sharding.tp_values(model)
     if plan.tp * plan.dp == 1:
         return model.report("shard_model", 0, "one device holds every layer whole")
     count, notes = sharding.shard(model)

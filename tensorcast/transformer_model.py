@@ -74,6 +74,7 @@ class TransformerModel:
         self.waived: dict[str, str] = {}
         self.drafts: nn.Module | None = None
         self.quantised: dict[str, Any] = {}
+        self.tp_values: tuple[int, ...] = (1,)  # degrees shard_model can cut the whole model into
         self.parameters = sum(p.numel() for p in self.module.parameters())
         self.active_parameters = self.parameters - idle_parameters(self.module)
         self.kernels = KernelChoice(list(deployment.kernels), deployment.hw, self.profile.kernels)
@@ -213,8 +214,13 @@ class TransformerModel:
         from tensorcast.transformations import run_standard
 
         self.tied  # noqa: B018  (asked before sharding can untie)
-        custom = PIPELINES.find(self.blueprint.model_type)
-        result = custom(self) if custom is not None else run_standard(self)
+        key = PIPELINES.match(self.blueprint.model_type)
+        if key is None:
+            result = run_standard(self)
+        else:
+            entry = next(e for e in PIPELINES.entries() if e.key == key)
+            self.notes.append(f"pipeline {key!r} from {entry.origin} ran in place of the nine steps")
+            result = entry.value(self)
         if result is not None and result is not self:
             raise TransformationError(f"the pipeline for {self.blueprint.model_type!r} returned {type(result).__name__}")
         self.kernels.check(self.blueprint.source.name)

@@ -16,8 +16,8 @@ SOURCES = {
     "hardware": ("tensorcast.hardware.load", "list_hardware"),
     "kernels": ("tensorcast.kernels", "list_kernels"),
     "ops": ("tensorcast.ops", "list_ops"),
-    "pipelines": ("tensorcast.pipelines", "PIPELINES"),
-    "profiles": ("tensorcast.pipelines", "PROFILES"),
+    "pipelines": ("tensorcast.pipelines", "list_pipelines"),
+    "profiles": ("tensorcast.pipelines", "list_profiles"),
 }
 # What a table line has room for; --json has every field.
 COLUMNS = {

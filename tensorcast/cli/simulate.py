@@ -29,7 +29,7 @@ PHASES = ("auto", "prefill", "decode", "chunked")
 DOES_NOT_FIT = 3
 # The sections of --help.
 SECTIONS = {
-    "Model": ("model", "overrides", "layers", "dtype", "trust_remote_code"),
+    "Model": ("model", "overrides", "layers", "dtype", "trust_remote_code", "no_custom_dir"),
     "Machine": ("hw", "runtime"),
     "Plan": ("tp", "ep", "dp", "pp", "sp", "micro_batches"),
     "Precision": ("quant", "kv_cache_dtype", "attention_quant", "exclude", "quant_lm_head"),
@@ -53,6 +53,7 @@ SECTIONS = {
 @option("--layers", type=Whole(), help="Keep only the first N layers.")
 @option("--dtype", help="Floating-point type of the model.  [default: the config's]")
 @click.option("--trust-remote-code", is_flag=True, help="Load model code found in the model's own folder.")
+@click.option("--no-custom-dir", is_flag=True, help="Do not load ./custom_model.")
 @option("--hw", required=True, help="Machine: a known name or a YAML file.")
 @option("--runtime", type=click.Choice(["graph", "eager"]), help="Compiled graph or op by op.  [default: graph]")
 @option("--tp", "--tensor-parallel-size", type=Whole(), help="Devices that split each layer.  [default: 1]")
@@ -95,6 +96,7 @@ def command(
     require_fit: bool,
     debug: bool,
     no_reuse: bool,
+    no_custom_dir: bool,
     no_cache: bool,
     **flags: Any,
 ) -> int:
@@ -110,7 +112,8 @@ def command(
     from tensorcast.estimate import simulate
 
     with progress(quiet) as report:
-        estimate = simulate(**request(flags), reuse=not no_reuse, cache=not no_cache, progress=report).to_dict()
+        switches = {"reuse": not no_reuse, "cache": not no_cache, "custom_dir": not no_custom_dir}
+        estimate = simulate(**request(flags), **switches, progress=report).to_dict()
     if json_file is not None:
         from tensorcast.report.json import to_json
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from transformers import cache_utils
 
+from tensorcast.errors import ModelError
 from tensorcast.layers.scan import STATE_FORMAT
 from tensorcast.ops.base import dtype_name, item_bytes
 from tensorcast.trace.context import current
@@ -38,8 +39,6 @@ class KvLayer(_Recorder, cache_utils.DynamicIndexedLayer):
         self.note("index", token_bytes=indexer_key_states.shape[-1] * item_bytes(fmt))
         return call.index_append(indexer_key_states, self.past, fmt)
 
-    update_index = update_indexer
-
     def get_seq_length(self):
         return self.past
 
@@ -60,7 +59,7 @@ class StateLayer(_Recorder, cache_utils.LinearAttentionLayer):
         return _PLACEHOLDER if self.past else None
 
     def update_conv_state(self, conv_states, state_idx=0, conv_kernel_size=None, **kwargs):
-        width = conv_kernel_size or 0
+        width = max((conv_kernel_size or 1) - 1, 0)  # the inputs that the next token's window still needs
         self.note("conv", sequence_bytes=conv_states.shape[1] * width * item_bytes(dtype_name(conv_states)))
         return conv_states
 
@@ -81,6 +80,14 @@ def build_cache(config, past: int, drafts: int = 0):
 
 
 def _layer(kind: str, options: dict, past: int):
+    known = cache_utils.DYNAMIC_LAYER_TYPE_MAPPING.get(kind)
+    mixed = known is not None and issubclass(known, cache_utils.LinearAttentionLayer) and issubclass(known, cache_utils.DynamicLayer)
+    if known is None or known.__module__ != cache_utils.__name__ or mixed:
+        # Such a cache decides how much is read and kept; taking it for plain keys and values would be a wrong number.
+        raise ModelError(
+            f"{current().model.blueprint.source.name}: layers of type {kind} keep a cache of their own kind, which is not "
+            f"modelled yet; layers with keys and values, latents, an index or recurrent states are"
+        )
     if kind == "dummy":
         return cache_utils.DummyLayer()
     if kind in ("linear_attention", "conv"):

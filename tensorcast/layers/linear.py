@@ -35,8 +35,9 @@ def linear_forward(module: nn.Linear, x: torch.Tensor) -> torch.Tensor:
 
 
 def embedding_forward(module: nn.Embedding, ids: torch.Tensor) -> torch.Tensor:
-    """forward of an installed nn.Embedding."""
-    return state_of(module).shard.after(call.embedding(ids, module.weight))
+    """forward of an installed nn.Embedding; some models multiply the rows by a constant `embed_scale`."""
+    rows = state_of(module).shard.after(call.embedding(ids, module.weight))
+    return rows if getattr(module, "embed_scale", None) is None else rows * 1.0
 
 
 def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, spec) -> torch.Tensor:

@@ -61,7 +61,12 @@ def install_drafts(model, wanted: int) -> int:
     model.drafts = drafts
     from tensorcast.layers import linear, mlp, norm as norms
 
-    for install in (linear.install_linears, norms.install_norms, mlp.install_gated_mlps):
+    for install in (
+        linear.install_linears,
+        norms.install_norms,
+        mlp.install_gated_mlps,
+        mlp.install_activations,
+    ):
         install(model, "mtp")
     return len(drafts)
 
@@ -78,12 +83,12 @@ def _fresh_block(last: nn.Module, config, index: int) -> nn.Module:
 def run_drafts(model, hidden, ids, options) -> None:
     """Run the draft tokens of one step behind the main forward; every draft asks the shared head once.
 
-    `options` are the keyword arguments of the last decoder layer. In decode the first draft sees the tokens just
-    verified, every later one a single token.
+    `options` are the keyword arguments of the last decoder layer. In prefill every draft layer reads the prompt once, to
+    fill its cache. In decode the first draft sees the tokens just verified, every later one a single token.
     """
     decode = current().phase == "decode"
     tokens = ids.shape[1]
-    for i in range(model.deployment.mtp):
+    for i in range(model.deployment.mtp if decode else len(model.drafts)):
         if decode and i == 1 and tokens > 1:
             hidden, ids = hidden[:, -1:], ids[:, -1:]
             options = pytree.tree_map(lambda t: _last(t, tokens), options)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+import torch
 from torch import nn
 
 from tensorcast.layers.state import install, original_forward, state_of
+from tensorcast.trace.library import call
 
 _RMS = re.compile(r"(RMS|L2)Norm$|RmsNorm$")
 _GATED = re.compile(r"RMSNormGated$|GatedRMSNorm$")
@@ -33,14 +35,27 @@ def install_norms(model, within: str = "") -> int:
 
 def norm_forward(module, x, *args, **kwargs):
     """forward of an rms_norm or layer_norm slot; a kernel of None is the module's own code."""
-    slot = next(iter(state_of(module).slots.values()))
+    state = state_of(module)
+    slot = next(iter(state.slots.values()))
+    share_statistics(state.shard, x)
     if slot.kernel is None:
         return original_forward(module, x, *args, **kwargs)
     return slot.kernel(x, getattr(module, "weight", None))
 
 
 def gated_forward(module, x, gate=None):
-    slot = state_of(module).slots["gated_rms_norm"]
+    state = state_of(module)
+    slot = state.slots["gated_rms_norm"]
+    share_statistics(state.shard, x)
     if slot.kernel is None or gate is None:
         return original_forward(module, x, gate)
     return slot.kernel(x, gate, module.weight)
+
+
+def share_statistics(shard, x) -> None:
+    """A norm over elements that lie on several ranks: they add up their sums of squares, fp32, before each scales its own.
+
+    Queries and keys are summed in one message, sent by the first of the two: two values a token.
+    """
+    if shard.style == "norm" and shard.reduce and shard.group.size > 1:
+        call.all_reduce(x.new_empty((*x.shape[:-1], 2), dtype=torch.float32), shard.group.size, shard.group.stride)

@@ -46,7 +46,7 @@ def _block_forward(stack: Stack, index: int):
         key = (stack.path, signature(block, index), _shapes(args, kwargs)) if stack.reuse else (stack.path, index)
         seen = tracer.blocks.get(key)
         if seen is not None:
-            seen.layers.append(index)
+            tracer.stands_for(seen, index)
             return seen.result()
         with tracer.block(key, stack.path, index) as seen:
             result = original_forward(block, *args, **kwargs)
@@ -57,10 +57,13 @@ def _block_forward(stack: Stack, index: int):
 
 
 class Seen:
-    """One traced representative: the layers it stands for and the shapes of what it returned."""
+    """One traced representative: the layers it stands for, its calls, the most bytes in use when one of the layers
+    starts, and the shapes of what it returned."""
 
     def __init__(self, index: int) -> None:
         self.layers = [index]
+        self.calls: list = []
+        self.live = 0
 
     def remember(self, result) -> None:
         leaves, self._spec = pytree.tree_flatten(result)

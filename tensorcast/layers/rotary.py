@@ -33,7 +33,14 @@ def lookup_forward(module, *args, **kwargs):
         tables = original_forward(module, *args, **kwargs)
     pair = isinstance(tables, tuple)
     looked_up = call.rotary_lookup(tables[0] if pair else tables)
+    looked_up._rotated = _rotated_width(module)
     return (looked_up, *tables[1:]) if pair else looked_up
+
+
+def _rotated_width(module) -> int:
+    """Elements of a head that turn: two for every frequency. 0 when the module has no one number of frequencies."""
+    widths = {2 * b.shape[-1] for name, b in module.named_buffers() if "inv_freq" in name and "original" not in name}
+    return widths.pop() if len(widths) == 1 else 0
 
 
 def _rotate(original, module_name):
@@ -42,6 +49,10 @@ def _rotate(original, module_name):
         if kernel is None:
             return original(q, k, *args, **kwargs)
         if getattr(k, "dim", lambda: 0)() == getattr(q, "dim", lambda: 0)() and args:
+            width = getattr(args[0], "_rotated", 0)
+            if 0 < width < q.shape[-1]:  # only part of a head turns: done in place, the rest is not touched
+                kernel(q[..., :width], k[..., :width], args[0])
+                return q, k
             return kernel(q, k, args[0])  # (q, k, cos, sin) or (q, k, freqs)
         return kernel(q, q[..., :0], k)[0]  # (x, cos, sin)
 

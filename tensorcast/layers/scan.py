@@ -1,10 +1,15 @@
-"""Linear attention and state-space layers: the functions their code calls become one operator each."""
+"""Linear attention and state-space layers: the functions their code calls become one operator each.
+
+What their code does between projections, convolution and scan (splitting heads apart, gates, decay) engines do inside of
+those kernels, or in one kernel of its own where the decay of a delta rule needs one.
+"""
 
 from __future__ import annotations
 
 import re
 
 from tensorcast.layers.patching import GlobalPatch
+from tensorcast.layers.state import install, original_forward
 from tensorcast.ops.base import dtype_name
 from tensorcast.trace.context import current
 from tensorcast.trace.library import call
@@ -14,8 +19,15 @@ STATE_FORMAT = "fp32"
 
 
 def install_scans(model) -> int:
-    """Patches for the scan functions in the model's code. Returns how many modules hold such a layer."""
-    count = sum(hasattr(m, "A_log") for m in model.module.modules())
+    """Scan layers, found by their decay `A_log`, and patches for the functions of their code. Returns how many layers."""
+    count = 0
+    for path, module in model.module.named_modules():
+        if not hasattr(module, "A_log"):
+            continue
+        install(module, path, scan_forward)
+        if hasattr(module, "fix_query_key_value_ordering"):
+            module.__dict__["fix_query_key_value_ordering"] = _regroup(module.fix_query_key_value_ordering)
+        count += 1
     if count:
         model.patches += [
             GlobalPatch(re.compile(r"^torch_chunk_gated_delta_rule$"), _delta_rule(False)),
@@ -28,10 +40,28 @@ def install_scans(model) -> int:
     return count
 
 
+def scan_forward(module, *args, **kwargs):
+    """forward of a scan layer: its projections, convolution, scan and norm are operators, the rest is part of them."""
+    with current().fused():
+        return original_forward(module, *args, **kwargs)
+
+
+def _regroup(original):
+    """Projections that lie head by head are regrouped to queries, keys, values and gates by one kernel."""
+
+    def regroup(mixed_qkvz, mixed_ba):
+        call.regroup_heads(mixed_qkvz, mixed_ba)
+        return original(mixed_qkvz, mixed_ba)
+
+    return regroup
+
+
 def _delta_rule(recurrent):
     def make(original, module_name):
         def rule(query, key, value, g, beta, chunk_size=64, output_final_state=False, **kwargs):
-            out = call.gated_delta_rule(query, key, value, g, chunk_size, recurrent, STATE_FORMAT, dtype_name(value))
+            step = recurrent or current().phase == "decode"  # draft tokens are verified one after another
+            call.delta_gates(beta, g)
+            out = call.gated_delta_rule(query, key, value, g, chunk_size, step, STATE_FORMAT, dtype_name(value))
             b, _, heads, dv = value.shape
             return out, _state(value, b, heads, query.shape[-1], dv) if output_final_state else None
 
@@ -62,8 +92,8 @@ def _convolution_step(original, module_name):
 
 def _mamba_chunks(original, module_name):
     def scan(x, dt, A, B, C, chunk_size, *args, return_final_states=False, **kwargs):
-        state = B.shape[-1]
-        out = call.mamba2_scan(x, B, C, dt, state, chunk_size, False, STATE_FORMAT, dtype_name(x))
+        state, step = B.shape[-1], current().phase == "decode"
+        out = call.mamba2_scan(x, B, C, dt, state, 1 if step else chunk_size, step, STATE_FORMAT, dtype_name(x))
         if return_final_states:
             return out, _state(x, x.shape[0], x.shape[2], x.shape[3], state)
         return out

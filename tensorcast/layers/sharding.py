@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from math import ceil, gcd
+from math import ceil
 
 import torch
 from torch import nn
@@ -70,23 +70,17 @@ class _Sharder:
     # -- attention -----------------------------------------------------------------------------------------------------
 
     def _attentions(self):
-        for path, module in self.root.named_modules():
-            if path.startswith(tuple(self.model.unsharded)):
-                continue
-            if has_state(module) and "attention" in state_of(module).slots:
-                yield path, module
+        return ((path, module) for path, module in _head_modules(self.model) if not hasattr(module, "A_log"))
 
     def check_heads(self) -> None:
         """Heads must divide; the error lists the values that would."""
-        for path, module in self._attentions():
-            heads, kv_heads, _ = head_counts(module)
-            tp = self.tp.size
-            if heads % tp or (kv_heads % tp and tp % kv_heads):
-                valid = [n for n in _divisors(heads) if kv_heads % n == 0 or n % kv_heads == 0]
-                raise DeploymentError(
-                    f"--tp {tp}: {path} has {heads} heads and {kv_heads} KV heads; "
-                    f"values that divide: {', '.join(map(str, valid))}"
-                )
+        tp = self.tp.size
+        for path, module in _head_modules(self.model):
+            counts = _head_numbers(module)
+            if not _divides(counts, tp):
+                numbers = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in counts.items())
+                valid = ", ".join(map(str, self.model.tp_values))
+                raise DeploymentError(f"--tp {tp}: {path} has {numbers}; values that divide: {valid}")
 
     def attention(self) -> None:
         tp = self.tp.size
@@ -110,6 +104,7 @@ class _Sharder:
                 weight = getattr(norm, "weight", None)
                 if weight is not None and weight.dim() == 1 and head_dim and weight.shape[0] == width * head_dim > head_dim:
                     norm._parameters["weight"] = _smaller(weight, 0, weight.shape[0] * max(1, width // tp) // width)
+                    state_of(norm).shard = Shard("norm", self.tp, reduce=name == "q_norm", rule="norm over all heads")
             _localise(module, heads, local_heads, kv_heads, local_kv)
         if replicated:
             self.notes.append(f"KV heads replicated over ranks in {replicated} layers: fewer than tp {tp}")
@@ -127,14 +122,11 @@ class _Sharder:
         for path, module in self.root.named_modules():
             if not hasattr(module, "A_log"):
                 continue
-            sizes = _scan_sizes(module)
-            for name, value in sizes.items():
-                if value % tp and not (name == "n_groups" and tp % value == 0):
-                    valid = [n for n in _divisors(gcd(*sizes.values()))]
-                    raise DeploymentError(
-                        f"--tp {tp}: {path} has {name} {value}; values that divide: {', '.join(map(str, valid))}"
-                    )
+            groups = module.__dict__.get("n_groups", tp)
             _localise_scan(module, tp)
+            norm = getattr(module, "norm", None)
+            if groups < tp and norm is not None and has_state(norm):
+                state_of(norm).shard = Shard("norm", Group(tp // groups, 1), rule="norm group over several ranks")
             for child in module.children():
                 if isinstance(child, nn.Linear):
                     self._scan_linears.add(id(child))
@@ -272,6 +264,37 @@ class _Sharder:
 # -- sizes -------------------------------------------------------------------------------------------------------------
 
 
+def tp_values(model) -> tuple[int, ...]:
+    """Tensor-parallel degrees that divide the heads of every layer of the whole model, before anything is cut."""
+    wanted = [_head_numbers(module) for _, module in _head_modules(model)]
+    top = min((max(counts.values()) for counts in wanted), default=1)
+    return tuple(n for n in range(1, top + 1) if all(_divides(counts, n) for counts in wanted))
+
+
+def _head_modules(model):
+    """(path, module) of every attention and scan layer that tensor parallelism cuts."""
+    for path, module in model.module.named_modules():
+        if path.startswith(tuple(model.unsharded)) or not has_state(module):
+            continue
+        if "attention" in state_of(module).slots or hasattr(module, "A_log"):
+            yield path, module
+
+
+def _head_numbers(module: nn.Module) -> dict[str, int]:
+    """What must divide, by name. Those in `_REPLICATED` may also be fewer than the ranks."""
+    if hasattr(module, "A_log"):
+        return {n: module.__dict__[n] for n in _SCAN_HEADS if n in module.__dict__}
+    heads, kv_heads, _ = head_counts(module)
+    return {"heads": heads, "KV_heads": kv_heads}
+
+
+_REPLICATED = ("KV_heads", "n_groups")
+
+
+def _divides(counts: Mapping[str, int], tp: int) -> bool:
+    return all(n % tp == 0 or (name in _REPLICATED and tp % n == 0) for name, n in counts.items())
+
+
 def head_counts(module: nn.Module) -> tuple[int, int, int]:
     """(heads, KV heads, head dim) of an attention module, from the module itself first, then its configuration."""
     config = getattr(module, "config", None)
@@ -319,10 +342,6 @@ def _localise(module, heads, local_heads, kv_heads, local_kv) -> None:
 
 _SCAN_HEADS = ("num_v_heads", "num_k_heads", "num_heads", "n_groups")
 _SCAN_WIDTHS = ("key_dim", "value_dim", "conv_dim", "intermediate_size")
-
-
-def _scan_sizes(module) -> dict[str, int]:
-    return {n: module.__dict__[n] for n in _SCAN_HEADS if n in module.__dict__}
 
 
 def _localise_scan(module, tp: int) -> None:

@@ -36,6 +36,41 @@ class CausalConv1d:
         )
 
 
+@operator("regroup_heads(Tensor qkvz, Tensor ba) -> (Tensor, Tensor)", family="copy")
+class RegroupHeads:
+    """Projections that lie head by head, regrouped to queries, keys, values and gates: read once, written once."""
+
+    def meta(qkvz, ba):
+        return qkvz.new_empty(qkvz.shape), ba.new_empty(ba.shape)
+
+    def dims(qkvz, ba):
+        return {"elements": qkvz.numel() + ba.numel(), "attrs": {"format": dtype_name(qkvz)}}
+
+    def work(d, a):
+        nbytes = d["elements"] * item_bytes(a["format"])
+        return Work(read_bytes=nbytes, write_bytes=nbytes)
+
+
+@operator("delta_gates(Tensor beta, Tensor g) -> (Tensor, Tensor)", family="elementwise")
+class DeltaGates:
+    """Update strength sigmoid(b) and log decay -exp(A)·softplus(a + bias) of every head [b, s, heads], decay in fp32."""
+
+    def meta(beta, g):
+        return beta.new_empty(beta.shape), g.new_empty(g.shape)
+
+    def dims(beta, g):
+        attrs = {"format": dtype_name(beta), "decay_format": dtype_name(g)}
+        return {"elements": beta.numel(), "heads": beta.shape[-1], "attrs": attrs}
+
+    def work(d, a):
+        size = item_bytes(a["format"])
+        return Work(
+            vector_flops=16 * d["elements"],  # sigmoid 4, softplus 8, bias, exponential, product
+            read_bytes=2 * d["elements"] * size + 2 * d["heads"] * size,
+            write_bytes=d["elements"] * (size + item_bytes(a["decay_format"])),
+        )
+
+
 @operator(
     "gated_delta_rule(Tensor q, Tensor k, Tensor v, Tensor g, int chunk, bool recurrent, str state_format, str math)"
     " -> Tensor",

@@ -23,6 +23,10 @@ class Context:
     block_options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the last decoder layer
     quantised: dict[tuple[int, str], Any] = field(default_factory=dict)  # activations already quantised, by storage
 
+    def fused(self):
+        """While inside, torch's own operators are steps of kernels that our operators describe: only memory counts."""
+        return self.tracer.fused() if self.tracer is not None else nullcontext()
+
     def suspended(self):
         """While inside, operators run unseen: for shapes that original code works out."""
         return self.tracer.suspended() if self.tracer is not None else nullcontext()

@@ -8,7 +8,6 @@ from torch import nn
 
 from tensorcast.deployed import CacheGroup, ModelFacts, WeightGroup
 from tensorcast.layers.moe import ExpertSizes, experts_weights, is_router, quantised_bytes
-from tensorcast.layers.sharding import head_counts
 from tensorcast.layers.state import has_state, state_of
 from tensorcast.trace.tracer import Tracer
 from tensorcast.transformer_model import TransformerModel
@@ -35,21 +34,9 @@ def facts_of(model: TransformerModel, prefill: Tracer) -> ModelFacts:
         kernels=tuple(model.kernels.summary()),
         quantised=_quantised(model),
         notes=(*model.blueprint.notes, *model.notes),
-        tp_values=tp_values(model),
+        tp_values=model.tp_values,
         experts=max((state_of(m).exchange.experts for m in _experts(model)), default=0),
     )
-
-
-def tp_values(model: TransformerModel) -> tuple[int, ...]:
-    """Tensor-parallel degrees that divide the heads of every attention module, as the whole model has them."""
-    tp = model.plan.tp
-    pairs = set()
-    for module in model.module.modules():
-        if has_state(module) and "attention" in state_of(module).slots and not hasattr(module, "spatial_merge_size"):
-            heads, kv_heads, _ = head_counts(module)
-            pairs.add((heads * tp, max(kv_heads * tp, 1)))
-    top = min((heads for heads, _ in pairs), default=1)
-    return tuple(n for n in range(1, top + 1) if all(h % n == 0 for h, _ in pairs))
 
 
 def _experts(model: TransformerModel) -> list[nn.Module]:

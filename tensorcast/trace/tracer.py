@@ -57,6 +57,7 @@ class Tracer(TorchDispatchMode):
         super().__init__()
         self._scope: list[str] = []
         self._silent = 0
+        self._fused = 0
         self.stack = ""
         self.layer: list[int] | None = None  # indices the running layer stands for; None outside of stacks
         self.blocks: dict[Any, Any] = {}
@@ -102,16 +103,41 @@ class Tracer(TorchDispatchMode):
             self._silent -= 1
 
     @contextmanager
+    def fused(self):
+        """torch's own operators inside leave no call, but their results take memory: steps inside of larger kernels."""
+        self._fused += 1
+        try:
+            yield
+        finally:
+            self._fused -= 1
+
+    @contextmanager
     def block(self, key, stack: str, index: int):
         """A representative layer runs inside; calls are recorded for every layer it will stand for."""
         from tensorcast.layers.reuse import Seen
 
         seen = self.blocks[key] = Seen(index)
         self.stack, self.layer = stack, seen.layers
+        first, seen.live = len(self.calls), self.memory.live
         try:
             yield seen
         finally:
             self.stack, self.layer = "", None
+            seen.calls = self.calls[first:]
+
+    def stands_for(self, seen, index: int) -> None:
+        """Layer `index` is not run: the calls of its representative stand for it too.
+
+        Their memory is that of the layer that starts with the most in use: the model may hold tensors then that it did
+        not hold, or that were the same tensor, before the first layer of the kind.
+        """
+        seen.layers.append(index)
+        more = self.memory.live - seen.live
+        if more > 0:
+            seen.live = self.memory.live
+            for call in seen.calls:
+                call.live += more
+                call.before += more
 
     def note_cache(self, kind: str, *, token_bytes: float, sequence_bytes: float, window: int) -> None:
         """A layer says what it keeps between steps."""
@@ -137,7 +163,7 @@ class Tracer(TorchDispatchMode):
                 self.memory.cache(outputs)
         else:
             op, known = aten_operator(name)
-            if op.family == "none":
+            if op.family == "none" or self._fused:
                 self.memory.allocated(outputs)
                 return
             inputs = tensors_in(args) + tensors_in(kwargs)

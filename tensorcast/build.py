@@ -1,0 +1,27 @@
+"""`build_model`: a deployed model as an object, for looking at what the steps did."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def build_model(model: str, hw: Any, **options: Any):
+    """The deployed `TransformerModel` of a model reference: its module on meta, steps, slots and notes.
+
+    Options are those of `simulate` that shape the model: tp, ep, dp, quant, kernel, mtp, layers, overrides, dtype, reuse.
+    Raises a TensorcastError.
+    """
+    from tensorcast.layers.attention import INTERFACE, register_interface
+    from tensorcast.models.build import build_blueprint
+    from tensorcast.request import Request
+    from tensorcast.transformer_model import Deployment, TransformerModel
+
+    request = Request.of(model=model, hw=hw, **options)
+    register_interface()
+    blueprint = build_blueprint(
+        request.source,
+        dtype=request.dtype,
+        trust_remote_code=request.trust_remote_code,
+        attn_implementation=INTERFACE,
+    )
+    return TransformerModel(blueprint, Deployment(**request.deployment()))
