@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
-from math import ceil
 from typing import Any
 
 from tensorcast import memory as mem
-from tensorcast.cost.phase import Phase, Pipeline, Steps, activation_peak, evaluate
+from tensorcast.cost.footprint import Footprints
+from tensorcast.cost.phase import Phase, Pipeline, Steps, evaluate
 from tensorcast.deployed import DeployedModel
 from tensorcast.errors import InputError
+from tensorcast.plan import MOST_SEQUENCES, MOST_STEPS, MOST_TOKENS, Workload
 from tensorcast.request import Request
+from tensorcast.steps import group_batch, micro_batches, steps_of
 from tensorcast.trace import cache as disk
 
 Point = tuple[int, int, int]
@@ -23,62 +26,10 @@ class Answer:
     def __init__(self, request: Request, *, cache: bool = True, progress: Callable | None = None) -> None:
         self.request, self.work, self.plan, self.hw = request, request.work, request.plan, request.hw
         self.notes: list[str] = list(request.notes)
-        self.steps = self._steps()
+        self.steps = steps_of(self.work, self.plan)
         self.deployed = self._deployed(cache, progress)
         self.facts = self.deployed.facts
-
-    # -- what runs -----------------------------------------------------------------------------------------------------
-
-    @property
-    def batch(self) -> int:
-        """Sequences of the fullest attention group."""
-        return ceil(self.work.batch / self.plan.dp)
-
-    @cached_property
-    def micro_batches(self) -> int:
-        if self.work.micro_batches > self.batch:
-            raise InputError(f"--micro-batches {self.work.micro_batches}: a group has {self.batch} sequences")
-        return self.work.micro_batches or min(self.plan.pp, self.batch)
-
-    def _steps(self) -> dict[str, list[tuple[str, Steps]]]:
-        """Phase → (table, steps) that make it up."""
-        batch = ceil(self.batch / self.micro_batches)
-        out: dict[str, list[tuple[str, Steps]]] = {}
-        for phase in self.work.phases:
-            out[phase] = self._decode(batch) if phase == "decode" else self._prefill(batch)
-        if self.work.chunk and "prefill" in out and self.work.phase == "auto":
-            out = {"chunked": out.pop("prefill"), **out}
-        return out
-
-    def _prefill(self, batch: int) -> list[tuple[str, Steps]]:
-        work = self.work
-        if work.seq_lens:
-            lengths = tuple((n, 0) for n in work.seq_lens)
-            return [("prefill", Steps(len(lengths), (ceil(sum(work.seq_lens) / len(lengths)),), (0,), lengths=lengths))]
-        end, size = work.input_len, work.chunk or work.input_len - work.prefix_len
-        starts = range(work.prefix_len, end, size)
-        cuts = [(min(size, end - start), start) for start in starts]
-        out = []
-        for table, chosen in (
-            ("prefill", [c for c in cuts if c[1] == 0]),
-            ("chunked", [c for c in cuts if c[1] > 0 and c[0] > 1]),
-            ("decode", [c for c in cuts if c[1] > 0 and c[0] == 1]),
-        ):
-            if chosen:
-                tokens, past = zip(*chosen, strict=True)
-                out.append((table, Steps(batch, tokens, past)))
-        return out
-
-    def _decode(self, batch: int) -> list[tuple[str, Steps]]:
-        work = self.work
-        tokens, steps = work.mtp + 1, max(work.output_len - 1, 1)
-        if work.seq_lens:
-            middle = steps // 2
-            lengths = tuple((tokens, n + middle) for n in work.seq_lens)
-            mean = ceil(sum(work.seq_lens) / len(lengths)) + middle
-            return [("decode", Steps(len(lengths), (tokens,), (mean,), lengths=lengths))]
-        past = tuple(range(work.input_len, work.input_len + steps))
-        return [("decode", Steps(batch, (tokens,) * steps, past, weight=1 / steps))]
+        self._footprints = Footprints(self.deployed.tables)
 
     # -- the deployed model --------------------------------------------------------------------------------------------
 
@@ -121,9 +72,10 @@ class Answer:
     # -- figures -------------------------------------------------------------------------------------------------------
 
     def pipeline(self, steady: bool = False) -> Pipeline:
-        if self.plan.pp > max(self.facts.layers, 1):
-            raise InputError(f"--pp {self.plan.pp}: {self.facts.name} has {self.facts.layers} layers")
-        return Pipeline(self.plan.pp, self.micro_batches, self.facts.layers, self.plan.tp * self.plan.dp, steady)
+        plan, layers = self.plan, self.facts.layers
+        if plan.pp > max(layers, 1):
+            raise InputError(f"--pp {plan.pp}: {self.facts.name} has {layers} layers; give at most {layers}")
+        return Pipeline(plan.pp, micro_batches(self.work, plan), layers, plan.tp * plan.dp, steady)
 
     @cached_property
     def phases(self) -> dict[str, Phase]:
@@ -167,46 +119,47 @@ class Answer:
             "tokens_per_s_per_user": 1 / tpot if tpot else None,
         }
 
-    def memory(self, *, batch: int | None = None, context: int | None = None) -> mem.Memory:
-        """Memory with the asked work, or with another batch (all groups together) or context length."""
-        pipeline, work = self.pipeline(), self.work
-        reserve = context or self.request.max_model_len or work.input_len + work.output_len + work.mtp
-        per_group = ceil((batch or work.batch) / self.plan.dp)
-        lengths = [(per_group, reserve)]
-        if work.seq_lens and batch is None and context is None:
-            lengths = [(1, n + work.output_len + work.mtp) for n in work.seq_lens]
+    def memory(self, work: Workload | None = None, reserve: int = 0) -> mem.Memory | None:
+        """Memory with the asked work or another, `reserve` tokens of cache a sequence; None: no table covers it."""
+        ragged, work = work is None and bool(self.work.seq_lens), work or self.work
+        peak = self._footprints.of(part for parts in steps_of(work, self.plan).values() for part in parts)
+        if peak is None:
+            return None
+        new = work.output_len + work.mtp
+        lengths = [(group_batch(work, self.plan), reserve or self.request.max_model_len or work.input_len + new)]
+        if ragged:
+            lengths = [(1, n + new) for n in work.seq_lens]
+        weights, cache = mem.fullest_stage(self.facts.weights, self.facts.caches, self.pipeline(), lengths)
         return mem.Memory(
-            weights=mem.weight_bytes(self.facts, pipeline),
-            kv_cache=mem.cache_bytes(self.facts, pipeline, lengths),
-            activation_peak=self._activations(per_group, context),
-            workspace=max((p.workspace_bytes for p in self.phases.values()), default=0.0),
+            weights=weights,
+            kv_cache=cache,
+            activation_peak=peak[0],
+            workspace=peak[1],
             reserved=self.hw.reserved_bytes,
             capacity=self.hw.memory_bytes * self.request.utilization,
         )
 
-    def _activations(self, per_group: int, context: int | None) -> float:
-        """Peak over the phases with that batch; a longer context means a longer prompt unless it is cut into chunks."""
-        peak, scale = 0.0, ceil(per_group / self.micro_batches)
-        for parts in self.steps.values():
-            for name, steps in parts:
-                tokens = max(steps.tokens)
-                if context is not None and name == "prefill" and not self.work.chunk:
-                    tokens = max(tokens, context - self.work.output_len)
-                table = self.deployed.tables[name]
-                piece = table.piece_for(scale, tokens, steps.past[-1]) or table.pieces[-1]
-                peak = max(peak, activation_peak(piece, piece.basis(scale, tokens, steps.past[-1])))
-        return peak
+    def _with_batch(self, batch: int) -> mem.Memory | None:
+        """Memory with `batch` sequences in all, each as long as the longest asked."""
+        return self.memory(replace(self.work, batch=batch, seq_lens=()))
+
+    def _with_context(self, tokens: int) -> mem.Memory | None:
+        """Memory with `tokens` a sequence; the prompt has what the output leaves, two tokens at least."""
+        work = self.work
+        prompt = max(tokens - work.output_len - work.mtp, work.prefix_len + 2)
+        return self.memory(replace(work, input_len=prompt, seq_lens=()), tokens)
 
     def memory_dict(self) -> dict[str, Any]:
-        memory = self.memory()
+        memory, work = self.memory(), self.work
         out = memory.to_dict()
-        out["max_batch"] = mem.largest(lambda n: self.memory(batch=n).fits)
-        out["max_context"] = mem.largest(lambda n: self.memory(context=n).fits)
-        if self.facts.max_positions:
-            out["max_context"] = min(out["max_context"], self.facts.max_positions)
+        out["max_batch"] = mem.largest(self._with_batch, MOST_SEQUENCES)
+        longest = self.facts.max_positions or MOST_TOKENS
+        out["max_context"] = mem.largest(self._with_context, min(longest, (work.chunk or longest) * MOST_STEPS))
         if not memory.fits:
             quantised = bool(self.facts.quantised["modules"])
-            out["suggestions"] = mem.suggestions(self.facts, self.plan, memory, self.hw, quantised)
+            fewer = out["max_batch"] if not work.seq_lens else 0
+            out["suggestions"] = [f"--batch {fewer}"] if fewer else []
+            out["suggestions"] += mem.suggestions(self.facts, self.plan, self.pipeline(), memory, self.hw, quantised)
         return out
 
     def to_dict(self, *, strict: bool = False) -> dict[str, Any]:
@@ -217,7 +170,8 @@ class Answer:
         uncosted = sorted({op for table in tables for op in table.uncosted})
         warnings = [*dict.fromkeys((*self.notes, *self.facts.notes, *(n for t in tables for n in t.notes)))]
         if self.work.mtp and self.work.acceptance_rate is None:
-            warnings.append(f"acceptance rate of draft tokens assumed {self.work.draft_acceptance}; set --acceptance-rate")
+            rate = self.work.draft_acceptance
+            warnings.append(f"acceptance rate of draft tokens assumed {rate}; set --acceptance-rate")
         if strict:
             _strict(uncosted, assumed(self.hw, tables))
         source, facts = self.request.source, self.facts

@@ -14,8 +14,8 @@ class WeightGroup:
     """Parameters of one rank that share a fate: same layers, same way of being split, same quantisation.
 
     `split`: tp (cut by tensor parallelism), experts (by all ranks that share experts) or whole (on every rank).
-    `layers` of the main stack, or a `place` outside of it: pre, post. `quantisable`: a scheme that quantises every linear
-    would quantise these.
+    `layers` of the main stack, or a `place` outside of it: pre, post, ends (tied: before and after it). `quantisable`:
+    a scheme that quantises every linear would quantise these.
     """
 
     parameters: int

@@ -52,6 +52,24 @@ class Estimate:
 
         write(str(path), to_csv(self.to_dict()), "to_csv")
 
+    def _repr_html_(self) -> str:
+        """A summary table, for notebooks."""
+        from html import escape
+
+        from tensorcast.units import bytes_, rate, seconds
+
+        d, m, memory = self._dict, self.metrics, self.memory
+        rows = [
+            ("TTFT", seconds(m["ttft_s"])),
+            ("TPOT", seconds(m["tpot_s"])),
+            ("throughput", rate(m["tokens_per_s"], "tokens/s")),
+            ("memory per device", f"{bytes_(memory['total_bytes'])} of {bytes_(memory['capacity_bytes'])}"),
+            ("fits", "yes" if memory["fits"] else "no"),
+        ]
+        title = f"{d['model']['name']} on {d['hardware']['devices']} x {d['hardware']['name']}"
+        cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
+        return f"<table><caption>{escape(title)}</caption>{cells}</table>"
+
     def __repr__(self) -> str:
         m, d = self.metrics, self._dict
         shown = ", ".join(f"{k}={m[k]:.6g}" for k in ("ttft_s", "tpot_s") if m.get(k) is not None)
@@ -93,6 +111,8 @@ def simulate(
     strict: bool = False,
     trust_remote_code: bool = False,
     custom_dir: bool = True,
+    no_cache: bool = False,
+    no_custom_dir: bool = False,
     **options: Any,
 ) -> Estimate:
     """Latency, throughput, memory and a per-operator breakdown of `model` on `hw`.
@@ -100,6 +120,7 @@ def simulate(
     Options are the command line's flags with `_` for `-`: tp, ep, dp, pp, quant, kv_cache_dtype, batch, input_len,
     output_len, phase, mtp, kernel, runtime, … Raises a TensorcastError with the command line's message.
     """
+    custom_dir = custom_dir and not no_custom_dir
     request = Request.of(model=model, hw=hw, trust_remote_code=trust_remote_code, custom_dir=custom_dir, **options)
-    answer = Answer(request, cache=cache, progress=progress)
+    answer = Answer(request, cache=cache and not no_cache, progress=progress)
     return Estimate(answer.to_dict(strict=strict))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from tensorcast.cost.phase import Pipeline
-from tensorcast.deployed import ModelFacts, WeightGroup
+from tensorcast.deployed import CacheGroup, ModelFacts, WeightGroup
 from tensorcast.plan import ParallelPlan
-
-_LIMIT = 1 << 40  # searches stop here: more tokens or sequences than anybody asks for
 
 
 @dataclass(frozen=True)
@@ -45,52 +43,63 @@ class Memory:
         }
 
 
-def weight_bytes(facts: ModelFacts, pipeline: Pipeline) -> int:
-    """Weights of the stage that holds most."""
-    return max(_stage_weights(facts.weights, pipeline, stage) for stage in range(pipeline.stages))
+def fullest_stage(
+    weights: Iterable[WeightGroup], caches: Iterable[CacheGroup], pipeline: Pipeline, lengths: Iterable[tuple[int, int]]
+) -> tuple[int, float]:
+    """(weights, KV cache and states) of the stage that holds most, bytes; `lengths`: (sequences, tokens of each)."""
+    weights, caches, lengths = list(weights), list(caches), list(lengths)
+    held = [
+        (_stage_weights(weights, pipeline, stage), _stage_cache(caches, pipeline, stage, lengths))
+        for stage in range(pipeline.stages)
+    ]
+    return max(held, key=sum)
 
 
 def _stage_weights(groups: Iterable[WeightGroup], pipeline: Pipeline, stage: int) -> int:
-    total, inside = 0, pipeline.layers_of(stage)
+    total, inside, last = 0, pipeline.layers_of(stage), pipeline.stages - 1
+    ends = {"pre": (0,), "post": (last,), "ends": (0, last)}
     for group in groups:
         if group.layers:
             count = len(group.layers) if pipeline.stages == 1 else sum(layer in inside for layer in group.layers)
             total += group.nbytes * count
-        elif stage == (0 if group.place == "pre" else pipeline.stages - 1):
+        elif stage in ends[group.place]:
             total += group.nbytes
     return total
 
 
-def cache_bytes(facts: ModelFacts, pipeline: Pipeline, lengths: Iterable[tuple[int, int]]) -> float:
-    """KV cache and states of the stage that holds most; `lengths` are (sequences, tokens of each)."""
-    lengths = list(lengths)
-
-    def of(stage: int) -> float:
-        layers = None if pipeline.stages == 1 else pipeline.layers_of(stage)
-        last = stage == pipeline.stages - 1
-        groups = [g for g in facts.caches if g.layers or last]
-        return sum(n * float(g.nbytes(t, layers if g.layers else None)) for g in groups for n, t in lengths)
-
-    return max(of(stage) for stage in range(pipeline.stages))
+def _stage_cache(groups: Iterable[CacheGroup], pipeline: Pipeline, stage: int, lengths) -> float:
+    layers = None if pipeline.stages == 1 else pipeline.layers_of(stage)
+    last = stage == pipeline.stages - 1
+    held = [g for g in groups if g.layers or last]
+    return sum(n * float(g.nbytes(t, layers if g.layers else None)) for g in held for n, t in lengths)
 
 
-def largest(fits: Callable[[int], bool], start: int = 1) -> int:
-    """The largest n for which `fits(n)`, 0 when not even `start` does; `fits` must be monotone."""
-    if not fits(start):
-        return 0
-    low, high = start, start
-    while high < _LIMIT and fits(high * 2):
-        high *= 2
-        low = high
-    high *= 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
+def largest(memory: Callable[[int], Memory | None], most: int) -> int | None:
+    """The largest n up to `most` for which `memory(n)` fits, 0 when not even 1 does; None where it is not known."""
+
+    def fits(n: int) -> bool:
+        found = memory(n)
+        if found is None:
+            raise LookupError
+        return found.fits
+
+    try:
+        low, high = 0, 1
+        while high <= most and fits(high):
+            low, high = high, high * 2
+        high = min(high, most + 1)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+    except LookupError:
+        return None
     return low
 
 
-def suggestions(facts: ModelFacts, plan: ParallelPlan, memory: Memory, hw, quantised: bool) -> list[str]:
-    """Up to three plans that fit, smallest first: more ranks, and a narrower format the machine computes.
+def suggestions(
+    facts: ModelFacts, plan: ParallelPlan, pipeline: Pipeline, memory: Memory, hw, quantised: bool
+) -> list[str]:
+    """Up to two plans that fit, as flags: more ranks, and a narrower format the machine computes.
 
     Weights are rescaled from the deployed plan: parts cut by tensor parallelism and experts shrink, the rest stays. KV
     cache, activations and workspace are taken as they are, which more ranks never exceed.
@@ -105,7 +114,8 @@ def suggestions(facts: ModelFacts, plan: ParallelPlan, memory: Memory, hw, quant
             ep = tp * plan.dp if facts.experts and facts.experts % (tp * plan.dp) == 0 else plan.ep
             if (scheme == "" and tp == plan.tp) or tp * plan.dp * plan.pp > hw.topology.devices:
                 continue
-            need = _rescaled(facts, plan, tp, width) + rest
+            weights = [_rescaled(group, plan, tp, width) for group in facts.weights]
+            need = fullest_stage(weights, (), pipeline, ())[0] + rest
             if need <= memory.capacity:
                 flags = [f"--tp {tp}"] + ([f"--ep {ep}"] if ep > 1 else []) + ([f"--quant {scheme}"] if scheme else [])
                 flags += [f"--dp {plan.dp}"] * (plan.dp > 1) + [f"--pp {plan.pp}"] * (plan.pp > 1)
@@ -114,13 +124,11 @@ def suggestions(facts: ModelFacts, plan: ParallelPlan, memory: Memory, hw, quant
     return out
 
 
-def _rescaled(facts: ModelFacts, plan: ParallelPlan, tp: int, width: float | None) -> int:
-    total = 0
-    for group in facts.weights:
-        nbytes = group.nbytes * (len(group.layers) or 1)
-        if width is not None and group.quantisable:
-            nbytes = min(nbytes, group.parameters * (len(group.layers) or 1) * width * 1.01)  # 1 % for scales
-        if group.split in ("tp", "experts"):
-            nbytes = nbytes * plan.tp / tp
-        total += ceil(nbytes / plan.pp)
-    return total
+def _rescaled(group: WeightGroup, plan: ParallelPlan, tp: int, width: float | None) -> WeightGroup:
+    """The group under another tensor parallelism, and with `width` bytes a weight where it can be quantised."""
+    nbytes = float(group.nbytes)
+    if width is not None and group.quantisable:
+        nbytes = min(nbytes, group.parameters * width * 1.01)  # 1 % for scales
+    if group.split in ("tp", "experts"):
+        nbytes = nbytes * plan.tp / tp
+    return replace(group, nbytes=ceil(nbytes))

@@ -21,9 +21,8 @@ class Row:
     """One distinct operator call.
 
     `dims`: size name → coefficients over the piece's monomials. `memory`: bytes in use when it has run, and the most
-    bytes in use between the row before and this one, likewise. `stack` and
-    `layers` say which layers it stands for (every call of all of them), `place` where in the step a row outside of
-    the main stack belongs: before or after it.
+    bytes in use between the row before and this one, likewise. `stack` and `layers` say which layers it stands for
+    (every call of all of them), `place` where in the step a row outside of the main stack belongs: before or after it.
     """
 
     op: str
@@ -37,12 +36,14 @@ class Row:
     place: str = ""  # pre | post | "" for rows of the main stack
 
     def to_dict(self) -> dict:
-        return {k: (dict(v) if isinstance(v, Mapping) else v) for k, v in vars(self).items() if v != "" and v != ()}
+        out = {k: (dict(v) if isinstance(v, Mapping) else v) for k, v in vars(self).items()}
+        return {k: v for k, v in out.items() if v or k not in ("stack", "layers", "place")}
 
     @classmethod
     def from_dict(cls, d: Mapping) -> Row:
         dims = {k: tuple(v) for k, v in d["dims"].items()}
-        return cls(**{**d, "dims": dims, "memory": tuple(map(tuple, d["memory"])), "layers": tuple(d.get("layers", ()))})
+        memory, layers = tuple(map(tuple, d["memory"])), tuple(d.get("layers", ()))
+        return cls(**{**d, "dims": dims, "memory": memory, "layers": layers})
 
 
 @dataclass(frozen=True)

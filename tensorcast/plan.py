@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from math import isqrt
+from operator import index
+from typing import Any
 
 from tensorcast.errors import DeploymentError, InputError
 
 PHASES = ("auto", "prefill", "decode", "chunked")
+
+# Beyond these a figure is a slip of the keyboard, and some loops would take hours.
+MOST_DEVICES = 1 << 20
+MOST_TOKENS = 1 << 24  # a prompt; the longest published context is 10 M
+MOST_SEQUENCES = 1 << 24
+MOST_STEPS = 1 << 20  # decode steps of a request, chunks of a prefill: each is priced
+MOST_DRAFTS = 64  # of one step; each is a pass through the draft layer
 
 
 @dataclass(frozen=True)
@@ -25,11 +35,11 @@ class ParallelPlan:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            check_positive(f"--{field.name}", getattr(self, field.name))
-        if (self.tp * self.dp) % self.ep:
-            valid = [n for n in range(1, self.tp * self.dp + 1) if (self.tp * self.dp) % n == 0]
+            whole(self, field.name, most=MOST_DEVICES)
+        ranks = self.tp * self.dp
+        if ranks % self.ep:
             raise DeploymentError(
-                f"--ep {self.ep} must divide tp x dp = {self.tp * self.dp}; values that do: {', '.join(map(str, valid))}"
+                f"--ep {self.ep} must divide tp x dp = {ranks}; values that do: {', '.join(map(str, divisors(ranks)))}"
             )
         if self.sp > 1:
             raise DeploymentError("--sp (Ulysses) applies to diffusion transformers; use --tp for a language model")
@@ -64,22 +74,33 @@ class Workload:
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
             raise InputError(f"--phase {self.phase!r}: one of {', '.join(PHASES)}")
-        for name in ("batch", "input_len", "output_len"):
-            check_positive(f"--{name.replace('_', '-')}", getattr(self, name))
-        for name in ("prefix_len", "chunk", "mtp", "micro_batches"):
-            check_positive(f"--{name.replace('_', '-')}", getattr(self, name), zero=True)
-        for length in self.seq_lens:
-            check_positive("--seq-lens", length)
+        whole(self, "batch", most=MOST_SEQUENCES)
+        whole(self, "input_len", most=MOST_TOKENS)
+        whole(self, "output_len", most=MOST_STEPS)
+        whole(self, "prefix_len", least=0, most=MOST_TOKENS)
+        whole(self, "chunk", least=0, most=MOST_TOKENS)
+        whole(self, "mtp", least=0, most=MOST_DRAFTS)
+        whole(self, "micro_batches", least=0, most=MOST_SEQUENCES)
+        object.__setattr__(self, "seq_lens", tuple(checked("--seq-lens", n, most=MOST_TOKENS) for n in self.seq_lens))
+        self._check_prefill()
+        rate = self.acceptance_rate
+        if rate is not None and not self.mtp:
+            raise InputError("--acceptance-rate needs --mtp, the draft tokens of a step")
+        if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate <= 1):
+            raise InputError(f"--acceptance-rate {rate!r}: a number from 0 to 1")
+
+    def _check_prefill(self) -> None:
         if self.prefix_len >= self.input_len:
             raise InputError(f"--prefix-len {self.prefix_len} must be less than --input-len {self.input_len}")
         if self.seq_lens and (self.prefix_len or self.chunk):
             raise InputError("--seq-lens goes with neither --prefix-len nor --chunk")
         if self.phase == "chunked" and not self.chunk:
             raise InputError("--phase chunked needs --chunk, the tokens of one step")
-        if self.acceptance_rate is not None and not self.mtp:
-            raise InputError("--acceptance-rate needs --mtp, the draft tokens of a step")
-        if self.acceptance_rate is not None and not 0 <= self.acceptance_rate <= 1:
-            raise InputError(f"--acceptance-rate {self.acceptance_rate}: between 0 and 1")
+        if self.phase == "decode" and self.chunk:
+            raise InputError("--chunk cuts the prefill, which --phase decode leaves out; give --phase auto or chunked")
+        if self.chunk and self.input_len > self.chunk * MOST_STEPS:
+            least = -(-self.input_len // MOST_STEPS)
+            raise InputError(f"--chunk {self.chunk}: more than {MOST_STEPS:,} steps; give at least {least}")
 
     @property
     def draft_acceptance(self) -> float:
@@ -102,7 +123,28 @@ class Workload:
         return out
 
 
-def check_positive(name: str, value: object, *, zero: bool = False) -> None:
-    """InputError unless `value` is a whole number above zero (or zero, where that is allowed)."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0 or (value == 0 and not zero):
-        raise InputError(f"{name} {value!r}: a whole number, {'0 or more' if zero else '1 or more'}")
+def whole(holder: Any, name: str, *, least: int = 1, most: int) -> None:
+    """Check the field `name` of a frozen dataclass, a whole number, and keep it as a plain int."""
+    object.__setattr__(holder, name, checked(f"--{name.replace('_', '-')}", getattr(holder, name), least, most))
+
+
+def checked(flag: str, value: object, least: int = 1, most: int | None = None) -> int:
+    """`value` as an int (NumPy's whole numbers too); InputError when it is none or outside of least … most."""
+    try:
+        number = None if isinstance(value, bool) else index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or number < least or (most is not None and number > most):
+        span = f"{least:,} or more" if most is None else f"{least:,} to {most:,}"
+        raise InputError(f"{flag} {value!r}: a whole number, {span}")
+    return number
+
+
+def divisors(number: int) -> list[int]:
+    """Every divisor, in order.
+
+    >>> divisors(12)
+    [1, 2, 3, 4, 6, 12]
+    """
+    small = [n for n in range(1, isqrt(number) + 1) if number % n == 0]
+    return sorted({*small, *(number // n for n in small)})

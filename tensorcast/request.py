@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from tensorcast.custom import load_custom_folder, stamps
@@ -12,8 +13,9 @@ from tensorcast.formats import format_named
 from tensorcast.hardware.load import hardware
 from tensorcast.hardware.profile import HardwareProfile
 from tensorcast.kernels.registry import KernelRequest
+from tensorcast.models.check import text_part
 from tensorcast.models.reference import ModelSource, resolve_model
-from tensorcast.plan import ParallelPlan, Workload
+from tensorcast.plan import ParallelPlan, Workload, checked
 from tensorcast.quantization.plan import QuantPlan, plan_from_request
 
 PLAN = ("tp", "ep", "dp", "pp", "sp")
@@ -23,6 +25,13 @@ WORK = (
 )  # fmt: skip
 PRECISION = ("quant", "kv_cache_dtype", "attention_quant", "exclude", "quant_lm_head")
 OTHER = ("overrides", "layers", "dtype", "runtime", "kernel", "reuse", "max_model_len", "gpu_memory_utilization")
+KNOWN = (*PLAN, *WORK, *PRECISION, *OTHER)
+SPELLINGS = {
+    "tensor_parallel_size": "tp", "expert_parallel_size": "ep", "data_parallel_size": "dp",
+    "pipeline_parallel_size": "pp", "ulysses_size": "sp", "batch_size": "batch", "isl": "input_len",
+    "osl": "output_len", "set": "overrides", "no_reuse": "reuse",
+}  # fmt: skip
+"""The other spellings of the flags, with `_` for `-`."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +64,12 @@ class Request:
         """
         if custom_dir:
             load_custom_folder()
-        known = (*PLAN, *WORK, *PRECISION, *OTHER)
-        for name in options:
-            if name not in known:
-                near = near_names(name, known)
-                raise InputError(f"unknown option {name!r}" + (f"; nearest: {', '.join(near)}" if near else ""))
-        given = {name: value for name, value in options.items() if value is not None}
+        given = _given(options)
         work = _workload(given)
         plan = ParallelPlan(**{k: given[k] for k in PLAN if k in given})
         machine = hardware(hw)
         machine.topology.validate(plan.devices)
-        source = resolve_model(model, overrides=given.get("overrides") or {}, layers=given.get("layers"))
+        source = resolve_model(model, overrides=_overrides(given.get("overrides")), layers=given.get("layers"))
         dtype, notes = _dtype(source, given.get("dtype"), machine)
         quant = plan_from_request(
             given.get("quant", "auto"),
@@ -74,7 +78,7 @@ class Request:
             machine.has,
             given.get("kv_cache_dtype"),
             given.get("attention_quant"),
-            tuple(given.get("exclude", ())),
+            _texts("exclude", given.get("exclude")),
             bool(given.get("quant_lm_head", False)),
             dtype,
         )
@@ -93,10 +97,10 @@ class Request:
             work=work,
             quant=quant,
             dtype=dtype,
-            kernels=tuple(KernelRequest.parse(k) for k in given.get("kernel", ())),
+            kernels=tuple(KernelRequest.parse(k) for k in _texts("kernel", given.get("kernel"))),
             reuse=bool(given.get("reuse", True)),
             eager=runtime == "eager",
-            max_model_len=given.get("max_model_len"),
+            max_model_len=int(given["max_model_len"]) if "max_model_len" in given else None,
             utilization=float(share),
             trust_remote_code=trust_remote_code,
             custom=tuple(stamps()) if custom_dir else (),
@@ -141,12 +145,56 @@ class Request:
         return [(p.name, p.stat().st_mtime, p.stat().st_size) for p in sorted(self.source.folder.glob("*.py"))]
 
 
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that have a value, under their short names; an unknown one is an error."""
+    given: dict[str, Any] = {}
+    for asked, value in options.items():
+        name = SPELLINGS.get(asked, asked)
+        if asked == "no_reuse":
+            name, value = "reuse", not value
+        if name not in KNOWN:
+            near = near_names(name, (*KNOWN, *SPELLINGS))
+            raise InputError(f"unknown option {name!r}" + (f"; nearest: {', '.join(near)}" if near else ""))
+        if value is None:
+            continue
+        if name in given and given[name] != value:
+            raise InputError(f"{asked} {value!r}: given twice, as {name} {given[name]!r} too; give it once")
+        given[name] = value
+    return given
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    """A repeatable option: one text or several."""
+    texts = (value,) if isinstance(value, str) else value
+    if texts is None:
+        return ()
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise InputError(f"--{name} {value!r}: a text or a list of texts")
+    return tuple(texts)
+
+
+def _overrides(value: Any) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise InputError(f'overrides {value!r}: a mapping such as {{"num_hidden_layers": 4}}')
+    return value
+
+
 def _workload(given: Mapping[str, Any]) -> Workload:
     options = {k: given[k] for k in WORK if k in given}
-    lengths = tuple(options.get("seq_lens", ()))
+    lengths = options.get("seq_lens", ())
+    if isinstance(lengths, str) or not isinstance(lengths, Iterable):
+        raise InputError(f"--seq-lens {lengths!r}: prompt tokens of each sequence, such as 128,4096,77")
+    lengths = tuple(checked("--seq-lens", length) for length in lengths)
+    if "seq_lens" in options and not lengths:
+        raise InputError("--seq-lens names no sequence; give the prompt tokens of each, such as 128,4096,77")
     if lengths:
-        if options.setdefault("batch", len(lengths)) != len(lengths):
-            raise InputError(f"--seq-lens names {len(lengths)} sequences, --batch {options['batch']}; leave --batch out")
+        if "input_len" in options:
+            raise InputError("--seq-lens gives every prompt its own length; leave --input-len out")
+        batch = options.setdefault("batch", len(lengths))
+        if batch != len(lengths):
+            raise InputError(f"--seq-lens names {len(lengths)} sequences, --batch {batch}; leave --batch out")
         options["seq_lens"] = lengths
         options["input_len"] = max(lengths)
         if len(lengths) == 1:
@@ -155,13 +203,14 @@ def _workload(given: Mapping[str, Any]) -> Workload:
 
 
 def _dtype(source: ModelSource, asked: str | None, machine: HardwareProfile) -> tuple[str, tuple[str, ...]]:
-    """The model's floating-point format: asked, else the configuration's; 16 bit of the other kind where bf16 is absent."""
+    """The model's floating-point format: asked, else the configuration's; the other 16-bit one where that is absent."""
     if asked is not None:
         fmt = format_named(asked)
         if fmt.name not in ("fp32", "bf16", "fp16"):
             raise InputError(f"--dtype {asked}: one of bf16, fp16, fp32 (quantise with --quant)")
         if not machine.has(fmt.name):
-            raise DeploymentError(f"--dtype {asked}: {machine.name} does not compute {fmt.name}; it has {', '.join(machine.peaks)}")
+            has = ", ".join(machine.peaks)
+            raise DeploymentError(f"--dtype {asked}: {machine.name} does not compute {fmt.name}; it has {has}")
         return fmt.name, ()
     text = source.config.get("text_config") or {}
     said = next((v for c in (source.config, text) for k in ("dtype", "torch_dtype") if (v := c.get(k))), None)
@@ -181,15 +230,17 @@ def _check_work(work: Workload, plan: ParallelPlan, source: ModelSource, max_mod
         raise InputError(f"--dp {plan.dp} needs at least as many sequences: --batch {work.batch}")
     if work.seq_lens and (plan.dp > 1 or plan.pp > 1):
         raise InputError("--seq-lens goes with --tp and --ep only")
-    if work.micro_batches > work.batch:
-        raise InputError(f"--micro-batches {work.micro_batches} is more than --batch {work.batch}")
-    need = work.input_len + work.output_len
+    group = ceil(work.batch / plan.dp)
+    if work.micro_batches > group:
+        raise InputError(f"--micro-batches {work.micro_batches}: a group has {group} sequences; give at most {group}")
+    need, reserve = work.input_len + work.output_len, 0
     if max_model_len is not None:
-        if isinstance(max_model_len, bool) or not isinstance(max_model_len, int) or max_model_len < need:
-            raise InputError(f"--max-model-len {max_model_len!r}: a whole number, at least input + output = {need}")
-    text = {**source.config, **(source.config.get("text_config") or {})}
-    limit = text.get("max_position_embeddings")
-    if isinstance(limit, int) and need > limit:
-        raise InputError(
-            f"--input-len + --output-len = {need} tokens is more than {source.name} takes (max_position_embeddings {limit})"
-        )
+        reserve = checked("--max-model-len", max_model_len)
+        if reserve < need:
+            raise InputError(f"--max-model-len {reserve}: input + output are {need} tokens; give at least {need}")
+    prefix, text = text_part(source.config)
+    for key, part in ((f"{prefix}max_position_embeddings", text), ("max_position_embeddings", source.config)):
+        limit = part.get("max_position_embeddings")
+        if isinstance(limit, int) and max(need, reserve) > limit:
+            what = f"--max-model-len {reserve} is" if reserve else f"--input-len + --output-len = {need} tokens are"
+            raise InputError(f"{what} more than {source.name} takes ({key} {limit}; --set {key}=N changes it)")

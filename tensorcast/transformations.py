@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 
 from tensorcast.errors import TransformationError
-from tensorcast.layers import attention, linear, merge, mla, mlp, moe, mtp, norm, quantise, reuse, rotary, scan, sharding
+from tensorcast.layers import attention, linear, local, merge, mla, mlp, moe, mtp, norm, quantise, reuse, rotary, scan, sharding
 from tensorcast.transformer_model import TransformerModel
 
 Step = Callable[[TransformerModel], TransformerModel]
@@ -91,7 +91,7 @@ def quantize_linear(model: TransformerModel) -> int:
 def shard_model(model: TransformerModel) -> TransformerModel:
     """Cut parameters for tensor and expert parallelism; collectives become operators of the trace."""
     plan = model.plan
-    model.tp_values = sharding.tp_values(model)
+    model.tp_values = local.tp_values(model)
     if plan.tp * plan.dp == 1:
         return model.report("shard_model", 0, "one device holds every layer whole")
     count, notes = sharding.shard(model)

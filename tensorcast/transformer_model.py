@@ -142,6 +142,13 @@ class TransformerModel:
         find = getattr(self.module, "get_decoder", None)
         return find() if find is not None else self.module
 
+    @property
+    def main_stack(self) -> Stack | None:
+        """The stack of decoder layers. A vision tower may well have more layers; it is not the decoder's."""
+        inside = {id(m) for m in self.decoder.modules()}
+        found = [s for s in self.stacks if id(s.layers[0]) in inside]
+        return max(found, key=lambda s: len(s.layers), default=None)
+
     @cached_property
     def final_norm(self) -> nn.Module:
         """The norm behind the last decoder layer."""

@@ -6,7 +6,7 @@ pipeline stages the figures are those of the slowest stage; micro-batches pass t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,8 +14,8 @@ import numpy as np
 
 from tensorcast.cost.pricing import price
 from tensorcast.cost.time import BOUNDS
-from tensorcast.optable import OpTable, Piece, Row
 from tensorcast.ops.base import Work
+from tensorcast.optable import OpTable, Piece, Row
 
 _WORK = ("matrix_flops", "vector_flops", "read_bytes", "write_bytes", "comm_bytes")
 _LINEAR = {(0, 0, 0), (1, 0, 0), (1, 1, 0)}  # monomials that a ragged batch knows: 1, sequences, tokens
@@ -25,12 +25,13 @@ _LINEAR = {(0, 0, 0), (1, 0, 0), (1, 1, 0)}  # monomials that a ragged batch kno
 class Steps:
     """The forward passes of a phase: `batch` sequences a pass, and for each pass its new tokens and tokens in cache.
 
-    `weight` of each pass in the phase's figures: 1 where they follow each other, 1/n for the mean of n. `lengths` replaces them by a ragged batch: (new tokens, cached tokens) of every sequence of the one pass.
+    `weight` of each pass in the phase's figures: 1 where they follow each other, 1/n for the mean of n. `lengths` makes
+    the batch ragged: for every sequence its new tokens, and how many more tokens than `past` it has in cache.
     """
 
     batch: int
-    tokens: tuple[int, ...]
-    past: tuple[int, ...]
+    tokens: Sequence[int]
+    past: Sequence[int]
     weight: float = 1.0
     lengths: tuple[tuple[int, int], ...] = ()
 
@@ -71,8 +72,6 @@ class Phase:
     mbu: float
     time_by_bound_s: Mapping[str, float]
     ops: list[dict[str, Any]] = field(repr=False)
-    activation_peak_bytes: float = 0.0
-    workspace_bytes: float = 0.0
 
     @classmethod
     def sum(cls, parts: list[Phase]) -> Phase:
@@ -98,8 +97,6 @@ class Phase:
             mbu=weighted("mbu"),
             time_by_bound_s={k: sum(p.time_by_bound_s[k] for p in parts) for k in BOUNDS},
             ops=list(ops.values()),
-            activation_peak_bytes=max(p.activation_peak_bytes for p in parts),
-            workspace_bytes=max(p.workspace_bytes for p in parts),
         )
 
     def to_dict(self) -> dict:
@@ -114,11 +111,11 @@ class Phase:
         }
 
 
-def evaluate(table: OpTable, steps: Steps, hw, *, pipeline: Pipeline, eager: bool, hidden: int = 0, item: str = "bf16") -> Phase:
-    """The phase `table` describes, run as `steps` on `hw`; pipeline stages hand [batch, tokens, `hidden`] of `item` on."""
-    parts = [
-        _evaluate(piece, part, hw, pipeline, eager, hidden, item) for piece, part in _by_piece(table, steps)
-    ]
+def evaluate(
+    table: OpTable, steps: Steps, hw, *, pipeline: Pipeline, eager: bool, hidden: int = 0, item: str = "bf16"
+) -> Phase:
+    """The phase `table` describes, run as `steps` on `hw`; stages hand [batch, tokens, `hidden`] of `item` on."""
+    parts = [_evaluate(piece, part, hw, pipeline, eager, hidden, item) for piece, part in _by_piece(table, steps)]
     return parts[0] if len(parts) == 1 else Phase.sum(parts)
 
 
@@ -130,7 +127,10 @@ def _by_piece(table: OpTable, steps: Steps) -> list[tuple[Piece, Steps]]:
         if piece is None:
             raise LookupError(f"the {table.phase} table has no piece for batch {steps.batch}, tokens and past {point}")
         sorted_.setdefault(id(piece), (piece, []))[1].append(point)
-    return [(p, replace(steps, tokens=tuple(t for t, _ in at), past=tuple(c for _, c in at))) for p, at in sorted_.values()]
+    return [
+        (piece, replace(steps, tokens=tuple(t for t, _ in at), past=tuple(c for _, c in at)))
+        for piece, at in sorted_.values()
+    ]
 
 
 def _evaluate(piece: Piece, steps: Steps, hw, pipeline: Pipeline, eager: bool, hidden: int, item: str) -> Phase:
@@ -152,12 +152,14 @@ def _evaluate(piece: Piece, steps: Steps, hw, pipeline: Pipeline, eager: bool, h
 def _priced(row: Row, piece: Piece, basis, steps: Steps, hw):
     coefficients = {name: np.asarray(c) for name, c in row.dims.items()}
     if steps.lengths and not _is_linear(piece, coefficients):
-        alone = piece.basis(1, *np.array(steps.lengths).T)
+        new, more = np.array(steps.lengths)[:, :, None].transpose(1, 0, 2)
+        past = np.array(steps.past) + more  # [sequences, passes]
+        alone = piece.basis(1, np.broadcast_to(new, past.shape), past)
         work, time = price(row, {n: c @ alone for n, c in coefficients.items()}, hw)
-        return _one_launch(work, time)
+        return _one_launch(work, time, past.shape)
     if steps.lengths:
-        total = sum(q for q, _ in steps.lengths)
-        basis = np.array([[{(0, 0, 0): 1, (1, 0, 0): len(steps.lengths), (1, 1, 0): total}.get(m, 0)] for m in piece.monomials])
+        known = {(0, 0, 0): 1, (1, 0, 0): len(steps.lengths), (1, 1, 0): sum(q for q, _ in steps.lengths)}
+        basis = np.array([[known.get(m, 0)] for m in piece.monomials])
     elif not any(c[_varying(basis)].any() for c in coefficients.values()):
         basis = basis[:, :1]  # nothing in this row changes from step to step
     return price(row, {n: c @ basis for n, c in coefficients.items()}, hw)
@@ -168,11 +170,14 @@ def _is_linear(piece: Piece, coefficients) -> bool:
     return not any(c[~keep].any() for c in coefficients.values())
 
 
-def _one_launch(work: Work, time):
-    """A ragged batch is one kernel: the work of all sequences, the overhead once."""
-    total = Work(*(np.sum(np.broadcast_to(v, np.shape(time.seconds)), keepdims=True) for v in vars(work).values()))
-    parts = {k: np.sum(np.broadcast_to(v, np.shape(time.seconds)), keepdims=True) for k, v in vars(time).items()}
-    return total, replace(time, **{**parts, "overhead": np.max(time.overhead)})
+def _one_launch(work: Work, time, shape: tuple[int, int]):
+    """A ragged batch is one kernel a pass: all sequences' work, the overhead once. `shape`: (sequences, passes)."""
+
+    def summed(value) -> np.ndarray:
+        return np.broadcast_to(value, (shape[0] * shape[1],)).reshape(shape).sum(axis=0)
+
+    total = Work(*(summed(v) for v in vars(work).values()))
+    return total, replace(time, **{**{k: summed(v) for k, v in vars(time).items()}, "overhead": np.max(time.overhead)})
 
 
 def _varying(basis) -> np.ndarray:
@@ -206,7 +211,8 @@ def _summary(rows, piece: Piece, basis, steps: Steps, hw, pipeline: Pipeline, ea
         seconds, bounds = np.broadcast_to(time.seconds, (n,)), np.broadcast_to(time.bound, (n,))
         per_step = per_step + seconds * count
         launches += count
-        op = {"op": row.op, "module": row.module, "count": count * pipeline.micro_batches, "time_s": total(seconds, count)}
+        op = {"op": row.op, "module": row.module, "count": count * pipeline.micro_batches}
+        op["time_s"] = total(seconds, count)
         op["bound"] = BOUNDS[int(np.bincount(bounds.reshape(-1), weights=seconds.reshape(-1) + 1e-30).argmax())]
         for name in _WORK:
             op[name] = total(getattr(work, name), count)
@@ -222,7 +228,8 @@ def _summary(rows, piece: Piece, basis, steps: Steps, hw, pipeline: Pipeline, ea
     device = float(np.sum(per_step)) * share
     idle = float(np.sum(per_step)) * steps.weight * (pipeline.slots() - pipeline.micro_batches)
     if idle:
-        ops.append({"op": "pipeline_bubble", "module": "", "count": 1, "time_s": idle, "bound": "overhead", **dict.fromkeys(_WORK, 0.0)})
+        bubble = {"op": "pipeline_bubble", "module": "", "count": 1, "time_s": idle, "bound": "overhead"}
+        ops.append({**bubble, **dict.fromkeys(_WORK, 0.0)})
         by_bound["overhead"] += idle
     return Phase(
         step_time_s=step,
@@ -234,14 +241,7 @@ def _summary(rows, piece: Piece, basis, steps: Steps, hw, pipeline: Pipeline, ea
         mbu=(totals["read_bytes"] + totals["write_bytes"]) / hw.memory_bw / step,
         time_by_bound_s=by_bound,
         ops=ops,
-        activation_peak_bytes=activation_peak(piece, basis),
-        workspace_bytes=max((float(np.max(w.workspace_bytes)) for _, _, w, _ in rows), default=0.0),
     )
-
-
-def activation_peak(piece: Piece, basis) -> float:
-    """Most bytes in use at any moment of any step."""
-    return max((float(np.max(np.asarray(c) @ basis)) for row in piece.rows for c in row.memory), default=0.0)
 
 
 def hand_over(piece: Piece, hidden: int, item: str, stride: int) -> Row:

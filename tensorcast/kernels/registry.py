@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from tensorcast.catalog import Catalog
+from tensorcast.catalog import Catalog, Entry
 from tensorcast.errors import KernelError, near_names
 
 
@@ -93,6 +93,9 @@ class KernelRegistry:
 
     def register(self, spec: KernelSpec, *, replace: bool = False) -> KernelSpec:
         return self._catalog.register(spec.key, spec, replace=replace)
+
+    def entries(self) -> list[Entry[KernelSpec]]:
+        return self._catalog.entries()
 
     def specs(self, op: str | None = None) -> list[KernelSpec]:
         return [e.value for e in self._catalog.entries() if op is None or e.value.op_name == op]

@@ -66,14 +66,14 @@ def rule_for(module, q, k, scaling, options) -> AttentionRule:
     window = options.get("sliding_window") or 0
     if kind == "sliding_attention" and not window:
         window = getattr(config, "sliding_window", None) or 0
-    sparse = getattr(module, "indexer", None)
+    chosen = options.get("indices")  # [b, s, k]: the keys that sparse attention picked for every query
     fmt = context.model.attention_format or dtype_name(q)
     return AttentionRule(
         scale=float(scaling or q.shape[-1] ** -0.5),
         causal=bool(causal),
         window=int(window),
         chunk=int(config.attention_chunk_size or 0) if kind == "chunked_attention" else 0,
-        topk=int(getattr(sparse, "index_topk", 0) or 0) if sparse is not None else 0,
+        topk=int(chosen.shape[-1]) if chosen is not None else 0,
         kv_format=context.model.kv_format if causal else dtype_name(k),
         math=fmt,
         phase="decode" if context.phase == "decode" and causal else "prefill",

@@ -32,7 +32,8 @@ def install_mla(model) -> int:
 def _expander(module):
     def expand_kv(latent, rope):
         slot = state_of(module).slots["mla"]
-        if slot.kernel(current().phase, getattr(module, "indexer", None) is not None):
+        sparse = hasattr(module, "indexer")  # None in a layer that takes the choice of the layer before
+        if slot.kernel(current().phase, sparse):
             latent._latent = True
             return latent, rope
         return module.__dict__["_original_expand_kv"](latent, rope)
@@ -55,9 +56,8 @@ def attend_latent(module, q, latent, rope, rule):
         tokens = q.transpose(0, 1).reshape(heads, b * s, -1)
     absorbed = call.bmm(tokens[..., :nope], weight[:, :nope], fmt, fmt)
     query = absorbed.view(heads, b, s, rank).transpose(0, 1)
-    out = call.mla_attention(
-        query, latent, rope, rule.causal, rule.window, rule.topk, rule.kv_format, rule.math, rule.phase, "flash"
-    )
+    formats = (rule.kv_format, rule.math, rule.phase, "flash")
+    out = call.mla_attention(query, q[..., nope:], latent, rope, rule.causal, rule.window, rule.topk, *formats)
     values = weight[:, nope:].transpose(1, 2)
     with current().suspended():
         tokens = out.transpose(0, 1).reshape(heads, b * s, rank)

@@ -49,10 +49,10 @@ def fused_mlp_forward(module, x, *args, **kwargs):
     return module.down_proj(slot.kernel(*module.gate_up_proj(x).chunk(2, dim=-1)))
 
 
-def install_activations(model) -> int:
+def install_activations(model, within: str = "") -> int:
     """Activation modules of transformers are one kernel each, however many steps their code takes. Returns how many."""
     count = 0
-    for path, module in model.module.named_modules():
+    for path, module in model.modules(within):
         if type(module).__module__ == "transformers.activations" and not any(module.children()):
             install(module, path, activation_forward)
             count += 1

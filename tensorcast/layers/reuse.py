@@ -109,18 +109,26 @@ def _attributes(module: nn.Module, index: int):
     layer = getattr(module, "layer_idx", None)
     config = getattr(module, "config", None)
     if isinstance(layer, int) and config is not None:
-        out += [(n, v[layer]) for n, v in _layer_lists(config) if layer < len(v)]
+        out += _said_of_layer(config, layer)
     return out
 
 
-def _layer_lists(config):
-    """Per-layer lists of a configuration: layer_types, mlp_layer_types, no_rope_layers …"""
-    if not hasattr(config, "to_dict") and hasattr(config, "_config"):
-        config = config.__dict__["_config"]
+def _said_of_layer(config, layer: int) -> list[tuple[str, object]]:
+    """What the per-layer lists of a configuration say of one layer: layer_types, mlp_layer_types, no_rope_layers …
+
+    A list of layer numbers (moe_layers: [0, 2, 4 …]) says whether the layer is in it.
+    """
+    config = vars(config).get("_config", config)  # a rank's own view of it (sharding) keeps the whole one inside
     layers = getattr(config, "num_hidden_layers", None)
+    out = []
     for name, value in vars(config).items():
-        if isinstance(value, (list, tuple)) and len(value) == layers and all(isinstance(v, _PLAIN) for v in value):
-            yield name, value
+        if not isinstance(value, (list, tuple)) or not value or not all(isinstance(v, _PLAIN) for v in value):
+            continue
+        if all(type(v) is int for v in value) and list(value) == sorted({*value}) and value[-1] < layers:
+            out.append((name, layer in value))
+        elif len(value) == layers and layer < layers:
+            out.append((name, value[layer]))
+    return out
 
 
 def _shapes(*trees) -> str:

@@ -11,10 +11,20 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from math import ceil
 
-import torch
 from torch import nn
 
 from tensorcast.errors import DeploymentError
+from tensorcast.layers.local import (
+    divides,
+    empty_parameter,
+    head_counts,
+    head_modules,
+    head_numbers,
+    localise,
+    localise_scan,
+    scan_width,
+    smaller,
+)
 from tensorcast.layers.mla import is_mla
 from tensorcast.layers.moe import Exchange, ExpertSizes, experts_weights
 from tensorcast.layers.state import Group, Shard, has_state, state_of
@@ -70,14 +80,14 @@ class _Sharder:
     # -- attention -----------------------------------------------------------------------------------------------------
 
     def _attentions(self):
-        return ((path, module) for path, module in _head_modules(self.model) if not hasattr(module, "A_log"))
+        return ((path, module) for path, module in head_modules(self.model) if not hasattr(module, "A_log"))
 
     def check_heads(self) -> None:
         """Heads must divide; the error lists the values that would."""
         tp = self.tp.size
-        for path, module in _head_modules(self.model):
-            counts = _head_numbers(module)
-            if not _divides(counts, tp):
+        for path, module in head_modules(self.model):
+            counts = head_numbers(module)
+            if not divides(counts, tp):
                 numbers = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in counts.items())
                 valid = ", ".join(map(str, self.model.tp_values))
                 raise DeploymentError(f"--tp {tp}: {path} has {numbers}; values that divide: {valid}")
@@ -98,14 +108,15 @@ class _Sharder:
             for name in ("sinks", "sink"):
                 value = getattr(module, name, None)
                 if isinstance(value, nn.Parameter) and value.shape[0] == heads:
-                    module._parameters[name] = _smaller(value, 0, local_heads)
+                    module._parameters[name] = smaller(value, 0, local_heads)
+                    state_of(module).shard = Shard("column", self.tp, rule="heads")
             for name, width in (("q_norm", heads), ("k_norm", kv_heads)):
                 norm = getattr(module, name, None)
                 weight = getattr(norm, "weight", None)
                 if weight is not None and weight.dim() == 1 and head_dim and weight.shape[0] == width * head_dim > head_dim:
-                    norm._parameters["weight"] = _smaller(weight, 0, weight.shape[0] * max(1, width // tp) // width)
+                    norm._parameters["weight"] = smaller(weight, 0, weight.shape[0] * max(1, width // tp) // width)
                     state_of(norm).shard = Shard("norm", self.tp, reduce=name == "q_norm", rule="norm over all heads")
-            _localise(module, heads, local_heads, kv_heads, local_kv)
+            localise(module, heads, local_heads, kv_heads, local_kv)
         if replicated:
             self.notes.append(f"KV heads replicated over ranks in {replicated} layers: fewer than tp {tp}")
 
@@ -123,7 +134,7 @@ class _Sharder:
             if not hasattr(module, "A_log"):
                 continue
             groups = module.__dict__.get("n_groups", tp)
-            _localise_scan(module, tp)
+            localise_scan(module, tp)
             norm = getattr(module, "norm", None)
             if groups < tp and norm is not None and has_state(norm):
                 state_of(norm).shard = Shard("norm", Group(tp // groups, 1), rule="norm group over several ranks")
@@ -137,7 +148,7 @@ class _Sharder:
             if not isinstance(child, nn.Linear):
                 continue
             if name.startswith("in_proj"):
-                self._cut(child, 0, _scan_width(module, name, child, self.tp.size), "column", "scan layer")
+                self._cut(child, 0, scan_width(module, name, child, self.tp.size), "column", "scan layer")
             else:
                 self._cut(child, 1, ceil(child.in_features / self.tp.size), "row", "scan layer")
 
@@ -189,7 +200,7 @@ class _Sharder:
         if self.model.tied:
             token._parameters["weight"] = self.model.output_head.weight
         else:
-            token._parameters["weight"] = _smaller(token.weight, 0, rows)
+            token._parameters["weight"] = smaller(token.weight, 0, rows)
         state_of(token).shard = Shard("vocab", self.tp, rule="vocabulary")
         self.count += 1
         if token.num_embeddings % self.tp.size:
@@ -235,7 +246,7 @@ class _Sharder:
                 shape[axis] = shape[axis] // sizes.inter * cut
             elif weight.dim() == 2 and not name.startswith("down"):
                 shape[1] = shape[1] // sizes.inter * cut
-            module._parameters[name] = _empty_parameter(weight, shape)
+            module._parameters[name] = empty_parameter(weight, shape)
         for name in ("num_experts", "intermediate_dim", "intermediate_size", "expert_dim"):
             if name in module.__dict__:
                 module.__dict__[name] = local if name == "num_experts" else cut
@@ -250,9 +261,9 @@ class _Sharder:
 
     def _cut(self, linear: nn.Linear, dim: int, size: int, style: str, rule: str) -> None:
         weight = linear.weight
-        linear._parameters["weight"] = _smaller(weight, dim, size)
+        linear._parameters["weight"] = smaller(weight, dim, size)
         if linear.bias is not None and dim == 0:
-            linear._parameters["bias"] = _smaller(linear.bias, 0, size)
+            linear._parameters["bias"] = smaller(linear.bias, 0, size)
         if dim == 0:
             linear.out_features = size
         else:
@@ -261,132 +272,9 @@ class _Sharder:
         self.count += 1
 
 
-# -- sizes -------------------------------------------------------------------------------------------------------------
-
-
-def tp_values(model) -> tuple[int, ...]:
-    """Tensor-parallel degrees that divide the heads of every layer of the whole model, before anything is cut."""
-    wanted = [_head_numbers(module) for _, module in _head_modules(model)]
-    top = min((max(counts.values()) for counts in wanted), default=1)
-    return tuple(n for n in range(1, top + 1) if all(_divides(counts, n) for counts in wanted))
-
-
-def _head_modules(model):
-    """(path, module) of every attention and scan layer that tensor parallelism cuts."""
-    for path, module in model.module.named_modules():
-        if path.startswith(tuple(model.unsharded)) or not has_state(module):
-            continue
-        if "attention" in state_of(module).slots or hasattr(module, "A_log"):
-            yield path, module
-
-
-def _head_numbers(module: nn.Module) -> dict[str, int]:
-    """What must divide, by name. Those in `_REPLICATED` may also be fewer than the ranks."""
-    if hasattr(module, "A_log"):
-        return {n: module.__dict__[n] for n in _SCAN_HEADS if n in module.__dict__}
-    heads, kv_heads, _ = head_counts(module)
-    return {"heads": heads, "KV_heads": kv_heads}
-
-
-_REPLICATED = ("KV_heads", "n_groups")
-
-
-def _divides(counts: Mapping[str, int], tp: int) -> bool:
-    return all(n % tp == 0 or (name in _REPLICATED and tp % n == 0) for name, n in counts.items())
-
-
-def head_counts(module: nn.Module) -> tuple[int, int, int]:
-    """(heads, KV heads, head dim) of an attention module, from the module itself first, then its configuration."""
-    config = getattr(module, "config", None)
-
-    def first(*names):
-        for source in (module, config):
-            for name in names:
-                value = getattr(source, name, None)
-                if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-                    return value
-        return None
-
-    heads = first("num_heads", "num_attention_heads", "n_heads") or 1
-    head_dim = first("head_dim", "v_head_dim") or 0
-    k_proj = getattr(module, "k_proj", None)
-    if isinstance(k_proj, nn.Linear) and head_dim and not is_mla(module):
-        return heads, max(1, k_proj.out_features // head_dim), head_dim
-    kv_heads = heads if is_mla(module) else first("num_key_value_heads", "num_kv_heads") or heads
-    return heads, kv_heads, head_dim
-
-
-class _LocalConfig:
-    """The configuration as one rank sees it: head counts are local, everything else is the model's."""
-
-    def __init__(self, config, **local) -> None:
-        self.__dict__.update(local, _config=config)
-
-    def __getattr__(self, name):
-        return getattr(self.__dict__["_config"], name)
-
-
-def _localise(module, heads, local_heads, kv_heads, local_kv) -> None:
-    config = getattr(module, "config", None)
-    if config is not None and getattr(config, "num_attention_heads", None) == heads:
-        module.config = _LocalConfig(config, num_attention_heads=local_heads, num_key_value_heads=local_kv)
-    for name, old, new in (
-        ("num_heads", heads, local_heads),
-        ("num_attention_heads", heads, local_heads),
-        ("num_key_value_heads", kv_heads, local_kv),
-        ("num_key_value_groups", None, local_heads // local_kv),
-    ):
-        if name in module.__dict__ and (old is None or module.__dict__[name] == old):
-            module.__dict__[name] = new
-
-
-_SCAN_HEADS = ("num_v_heads", "num_k_heads", "num_heads", "n_groups")
-_SCAN_WIDTHS = ("key_dim", "value_dim", "conv_dim", "intermediate_size")
-
-
-def _localise_scan(module, tp: int) -> None:
-    """Local sizes of a scan layer. Groups fewer than ranks are replicated, which keeps their part of conv_dim whole."""
-    old = dict(module.__dict__)
-    for name in (*_SCAN_HEADS, *_SCAN_WIDTHS):
-        if name in old:
-            module.__dict__[name] = max(1, old[name] // tp) if name == "n_groups" else old[name] // tp
-    if "n_groups" in old and "intermediate_size" in old:
-        local = module.__dict__
-        local["conv_dim"] = local["intermediate_size"] + 2 * local["n_groups"] * old["ssm_state_size"]
-    conv = module.conv1d
-    channels = module.__dict__["conv_dim"]
-    conv._parameters["weight"] = _smaller(conv.weight, 0, channels)
-    if conv.bias is not None:
-        conv._parameters["bias"] = _smaller(conv.bias, 0, channels)
-    for name in ("dt_bias", "A_log", "D"):
-        if name in module._parameters:
-            module._parameters[name] = _smaller(module._parameters[name], 0, module._parameters[name].shape[0] // tp)
-    norm = getattr(module, "norm", None)
-    width = old.get("intermediate_size")
-    if norm is not None and width and norm.weight.shape[0] == width:
-        norm._parameters["weight"] = _smaller(norm.weight, 0, width // tp)
-
-
-def _scan_width(module, name, linear, tp) -> int:
-    """Local outputs of an input projection: Mamba's one projection holds gate, convolution channels and time steps."""
-    if name == "in_proj" and "n_groups" in module.__dict__:
-        return module.intermediate_size + module.conv_dim + module.num_heads
-    return linear.out_features // tp
-
-
 def _inter_axis(down: bool, transposed: bool) -> int:
     """Axis of the intermediate size: [experts, 2·inter, hidden] and [experts, hidden, inter], or both transposed."""
     return 2 if down != transposed else 1
-
-
-def _empty_parameter(weight, shape) -> nn.Parameter:
-    return nn.Parameter(torch.empty(shape, dtype=weight.dtype, device=weight.device), requires_grad=False)
-
-
-def _smaller(weight, dim, size) -> nn.Parameter:
-    shape = list(weight.shape)
-    shape[dim] = size
-    return _empty_parameter(weight, shape)
 
 
 def _divisors(n: int) -> list[int]:

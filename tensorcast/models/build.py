@@ -144,6 +144,10 @@ def _model_class(config: object, kind: str, architectures: list[str] | None, nam
             found = getattr(_import("transformers"), asked, None)
         if found is not None and isinstance(config, getattr(found, "config_class", None) or ()):
             return found
+        if found is not None and hasattr(found, "config_class"):
+            other = getattr(found.config_class, "model_type", None)
+            what = f"architectures names {asked}, a class of model_type {other!r}, but model_type is {kind!r}"
+            raise ModelError(f"{name}: {what}; make the two agree")
     modeling = _import("transformers.models.auto.modeling_auto")
     for mapping in (modeling.MODEL_FOR_CAUSAL_LM_MAPPING, modeling.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING):
         if type(config) in mapping:

@@ -21,6 +21,7 @@ POSITIVE = (
     "max_position_embeddings", "kv_lora_rank", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "qk_head_dim",
     "v_head_dim", "linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim",
     "mamba_num_heads", "mamba_head_dim", "ssm_state_size", "global_head_dim", "num_global_key_value_heads",
+    "sliding_window", "attention_chunk_size",
 )  # fmt: skip
 """Whole numbers above zero (or null, or a list of them with one entry a layer)."""
 
@@ -31,6 +32,12 @@ COUNTS = (
     "index_n_heads", "index_head_dim",
 )  # fmt: skip
 """Whole numbers, zero allowed: dense members of a family publish zero experts."""
+
+MOST = {
+    **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layer", "n_layers"), 10_000),
+    **dict.fromkeys(("num_attention_heads", "n_head", "num_heads", "num_key_value_heads"), 1 << 20),
+}
+"""Above these no model can be built in reasonable time; every other size must fit 31 bits, as tensor sizes do."""
 
 FACTS = {
     "number of layers": (
@@ -63,7 +70,7 @@ def read_json(path: Path) -> dict:
         raise ModelError(f"{path}: the file is empty; download the model's config.json again")
     try:
         found = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as reason:
+    except (ValueError, RecursionError) as reason:
         raise ModelError(f"{path}: {_json_reason(text, reason)}") from None
     if not isinstance(found, dict):
         raise ModelError(f'{path}: holds a JSON {_kind(found)}, not an object such as {{"model_type": …}}')
@@ -131,6 +138,9 @@ def _check_whole(part: Mapping, prefix: str, field: str, least: int, where: str)
             raise ModelError(f"{where}: {prefix}{field} is {item!r} ({_kind(item)}); it must be {kind}{fix}")
         if item < least:
             raise ModelError(f"{where}: {prefix}{field} is {item}; it must be {kind}")
+        most = MOST.get(field, (1 << 31) - 1)
+        if item > most:
+            raise ModelError(f"{where}: {prefix}{field} is {item}; it must be {kind}, at most {most}")
 
 
 def _check_per_layer(part: Mapping, prefix: str, where: str) -> None:
@@ -170,6 +180,9 @@ def _check_heads(part: Mapping, prefix: str, where: str) -> None:
 def _check_experts(part: Mapping, prefix: str, where: str) -> None:
     experts = next(((name, part[name]) for name in EXPERTS if isinstance(part.get(name), int)), None)
     chosen = next(((name, part[name]) for name in TOP_K if isinstance(part.get(name), int)), None)
+    if experts and experts[1] and chosen and not chosen[1]:
+        count = f"{experts[1]} {experts[0]}"
+        raise ModelError(f"{where}: {prefix}{chosen[0]} is 0 of {count}; it must be at least 1")
     if experts and chosen and chosen[1] > experts[1]:
         raise ModelError(
             f"{where}: {prefix}{chosen[0]} {chosen[1]} is more than {prefix}{experts[0]} {experts[1]}; "
@@ -194,6 +207,8 @@ def _check_facts(config: Mapping, where: str) -> None:
 def _json_reason(text: str, reason: Exception) -> str:
     if isinstance(reason, RecursionError):
         return "nested too deeply to be a model configuration"
+    if not isinstance(reason, json.JSONDecodeError):
+        return "holds a number of thousands of digits; download the file again"
     if text.lstrip().startswith("version https://git-lfs"):
         return "a git-lfs pointer, not the file itself; run `git lfs pull` in that folder"
     if text.lstrip().startswith("<"):

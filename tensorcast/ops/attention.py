@@ -81,17 +81,20 @@ class Attention:
 
 
 @operator(
-    "mla_attention(Tensor q, Tensor latent, Tensor rope, bool causal, int window, int topk, str kv_format, str math,"
-    " str phase, str kernel) -> Tensor",
+    "mla_attention(Tensor q, Tensor q_rope, Tensor latent, Tensor rope, bool causal, int window, int topk,"
+    " str kv_format, str math, str phase, str kernel) -> Tensor",
     family="mla",
 )
 class MlaAttention:
-    """Absorbed multi-head latent attention: every head reads the one latent [b, 1, kv, rank] and rope key."""
+    """Absorbed multi-head latent attention: every head reads the one latent [b, 1, kv, rank] and rope key.
 
-    def meta(q, latent, rope, causal, window, topk, kv_format, math, phase, kernel):
+    Queries come in the same two parts, [b, heads, s, rank] and their rotated part; the latents are the values too.
+    """
+
+    def meta(q, q_rope, latent, rope, causal, window, topk, kv_format, math, phase, kernel):
         return q.new_empty((q.shape[0], q.shape[1], q.shape[2], latent.shape[-1]))
 
-    def dims(q, latent, rope, causal, window, topk, kv_format, math, phase, kernel):
+    def dims(q, q_rope, latent, rope, causal, window, topk, kv_format, math, phase, kernel):
         rank = latent.shape[-1]
         return {
             "b": q.shape[0],

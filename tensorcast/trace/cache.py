@@ -1,7 +1,8 @@
 """Deployed models on disk, so that asking again needs no torch. JSON files, written whole or not at all.
 
 The key covers everything the content depends on: the model's configuration, the deployment, the versions of torch and
-transformers, and TensorCast's own code (sizes and times of its files). An entry that cannot be read is rebuilt.
+transformers, and TensorCast's own code (sizes and times of its files). An entry is a line with format, key and digest,
+and the model as JSON; one that cannot be read, or was changed since it was written, is rebuilt.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from functools import cache
@@ -16,8 +18,14 @@ from pathlib import Path
 
 from tensorcast.deployed import DeployedModel
 
-_FORMAT = 1
+_FORMAT = 2
 _PACKAGES = ("torch", "transformers")
+_CATALOGS = (
+    ("tensorcast.pipelines", "PIPELINES"),
+    ("tensorcast.pipelines", "PROFILES"),
+    ("tensorcast.kernels.registry", "KERNELS"),
+    ("tensorcast.ops.base", "OPERATORS"),
+)
 _TORCH_SIDE = ("ops", "trace", "layers", "kernels", "models", "quantization")
 
 
@@ -32,8 +40,8 @@ def folder() -> Path:
 
 
 def key_of(request: Mapping) -> str:
-    """Digest of a request (plain values only) and of the code that would answer it."""
-    text = json.dumps([_FORMAT, request, _environment()], sort_keys=True, default=str)
+    """Digest of a request (plain values only) and of the code that would answer it, the user's included."""
+    text = json.dumps([_FORMAT, request, _environment(), _registered()], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -41,11 +49,11 @@ def load(key: str) -> tuple[DeployedModel | None, str]:
     """The entry, or None; and a note when one was there but unusable."""
     path = _path(key)
     try:
-        content = json.loads(path.read_text())
-        if content["format"] != _FORMAT or content["key"] != key:
-            raise ValueError("another format")
-        return DeployedModel.from_dict(content["model"]), ""
-    except FileNotFoundError:
+        head, _, body = path.read_bytes().partition(b"\n")
+        if json.loads(head) != _head(key, body):
+            raise ValueError("another format, or changed since it was written")
+        return DeployedModel.from_dict(json.loads(body)), ""
+    except (FileNotFoundError, NotADirectoryError):
         return None, ""
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as reason:
         return None, f"cache entry {path.name} was unusable ({type(reason).__name__}) and has been rebuilt"
@@ -54,20 +62,25 @@ def load(key: str) -> tuple[DeployedModel | None, str]:
 def save(key: str, model: DeployedModel) -> str:
     """Write the entry; returns a note when that was not possible (the answer does not depend on it)."""
     path = _path(key)
-    text = json.dumps({"format": _FORMAT, "key": key, "model": model.to_dict()}, separators=(",", ":"))
+    body = json.dumps(model.to_dict(), separators=(",", ":")).encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
         try:
-            with os.fdopen(handle, "w") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(json.dumps(_head(key, body)).encode() + b"\n" + body)
             os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as reason:
-        return f"the traced model could not be cached in {path.parent} ({reason.strerror or reason}); set TENSORCAST_CACHE"
+        why = reason.strerror or reason
+        return f"the traced model could not be cached in {path.parent} ({why}); set TENSORCAST_CACHE"
     return ""
+
+
+def _head(key: str, body: bytes) -> dict:
+    return {"format": _FORMAT, "key": key, "sha256": hashlib.sha256(body).hexdigest()}
 
 
 def info() -> dict:
@@ -107,3 +120,23 @@ def _environment() -> list:
         except PackageNotFoundError:
             versions.append("")
     return [hashlib.sha256(repr(stamps).encode()).hexdigest(), versions]
+
+
+def _registered() -> list:
+    """Every entry that is not ours: its name, its source line and when that file was last changed.
+
+    What was registered at a prompt has no file to look at; it is taken for new in every process.
+    """
+    out = []
+    for module, name in _CATALOGS:
+        if module not in sys.modules:  # nobody can have registered anything there
+            continue
+        for entry in getattr(sys.modules[module], name).entries():
+            if entry.origin == "builtin":
+                continue
+            try:
+                stamp = os.stat(entry.location.rpartition(":")[0]).st_mtime_ns
+            except OSError:
+                stamp = (os.getpid(), id(entry.value))
+            out.append((name, entry.key, entry.location, stamp))
+    return out

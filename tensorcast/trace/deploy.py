@@ -50,8 +50,15 @@ def deploy(
             if phase in tables and tables[phase].piece_for(*point) is not None:
                 continue
             say(f"tracing {phase}", 0.8)
-            table = build_table(phase, lambda at, phase=phase: trace_step(model, phase, *at), point, exact=phase in tables)
-            tables[phase] = tables[phase].joined(table) if phase in tables else table
+            here = tables.get(phase)
+            table = build_table(
+                phase,
+                lambda at, phase=phase: trace_step(model, phase, *at),
+                point,
+                step=model.deployment.mtp + 1 if phase == "decode" else 0,
+                exact=here is not None,
+            )
+            tables[phase] = here.joined(table) if here is not None else table
         return DeployedModel(facts, tables)
     finally:
         if collecting:

@@ -15,7 +15,7 @@ from tensorcast.transformer_model import TransformerModel
 
 def facts_of(model: TransformerModel, prefill: Tracer) -> ModelFacts:
     """The facts, with caches as the prefill trace saw them."""
-    main = max(model.stacks, key=lambda s: len(s.layers), default=None)
+    main = model.main_stack
     text = model.text_config
     return ModelFacts(
         name=model.blueprint.source.name,
@@ -46,19 +46,25 @@ def _experts(model: TransformerModel) -> list[nn.Module]:
 def _weights(model: TransformerModel, main: str) -> tuple[WeightGroup, ...]:
     """Every distinct parameter once, grouped."""
     groups: dict[tuple, list[int]] = defaultdict(lambda: [0, 0])
-    seen: set[int] = set()
+    seen: dict[int, tuple[tuple, tuple[int, int]]] = {}
     began = False
     for path, module in model.module.named_modules():
         layer = _layer_of(path, main)
         began = began or layer is not None
         for name, parameter in module._parameters.items():
-            if parameter is None or id(parameter) in seen:
+            if parameter is None:
                 continue
-            seen.add(id(parameter))
             place = "" if layer is not None else ("post" if began else "pre")
+            if id(parameter) in seen:
+                key, sizes = seen[id(parameter)]
+                if (key[2], place) == ("pre", "post"):  # tied: what the first stage and the last one both keep
+                    seen[id(parameter)] = (*key[:2], "ends", key[3]), sizes
+                continue
             key = (_split(module), (layer,) if layer is not None else (), place, _quantisable(model, module, name))
-            groups[key][0] += parameter.numel()
-            groups[key][1] += _bytes(module, name, parameter)
+            seen[id(parameter)] = key, (parameter.numel(), _bytes(module, name, parameter))
+    for key, (parameters, nbytes) in seen.values():
+        groups[key][0] += parameters
+        groups[key][1] += nbytes
     return _joined(groups)
 
 

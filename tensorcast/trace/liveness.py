@@ -1,6 +1,6 @@
 """Memory in use while a model runs: bytes of the storages that are alive.
 
-Counts storages, not tensors: a view adds nothing and frees nothing. Agrees with the CPU allocator on tiny models (tests).
+Counts storages, not tensors: a view adds nothing and frees nothing. Agrees with the CPU allocator on tiny models.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """From traces at a few points to an OpTable that is exact everywhere: every size is a polynomial of the workload.
 
-The sizes are fitted exactly through as many points as there are monomials and checked at further points, near and far.
-Batch 1 is a piece of its own where the model runs other operators there. Where a check fails, or the operators differ,
-the piece for the asked point alone is traced: slower, never wrong.
+The sizes are fitted exactly through as many points as there are monomials and checked at further points, near and far,
+for batch 1 as well. Batch 1 is a piece of its own where the model runs other operators there. Where a check fails, or
+the operators differ, the piece for the asked point alone is traced: slower, never wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,7 +20,7 @@ Point = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Layout:
-    """Which monomials a phase has, where it is traced for the fit, and where the fit is checked."""
+    """Which monomials a phase has, where it is traced for the fit, and where the fit is checked: near and far."""
 
     monomials: tuple[Monomial, ...]
     points: tuple[Point, ...]
@@ -41,33 +41,36 @@ def layout_for(phase: str, tokens: int) -> Layout:
         return Layout(
             monomials=tuple((b, s, 0) for b in (0, 1) for s in (0, 1, 2)),
             points=tuple((b, s, 0) for b in (2, 3) for s in (192, 256, 640)),
-            checks=((1, 2, 0), (5, 4099, 0)),
+            checks=((2, 2, 0), (5, 4099, 0)),
             ranges=((1, None), (2, None), (0, 0)),
         )
     if phase == "decode":
         return Layout(
             monomials=tuple((b, 0, p) for b in (0, 1) for p in (0, 1)),
             points=tuple((b, tokens, p) for b in (2, 3) for p in (96, 704)),
-            checks=((1, tokens, 1), (5, tokens, 40961)),
+            checks=((2, tokens, 1), (5, tokens, 40961)),
             ranges=((1, None), (tokens, tokens), (1, None)),
         )
     return Layout(
         monomials=tuple((b, s, p) for b in (0, 1) for s, p in ((0, 0), (1, 0), (2, 0), (0, 1), (1, 1))),
         points=tuple((b, s, p) for b in (2, 3) for s, p in ((192, 96), (256, 96), (640, 96), (192, 704), (256, 704))),
-        checks=((1, 2, 1), (5, 4099, 8193)),
+        checks=((2, 2, 1), (5, 4099, 8193)),
         ranges=((1, None), (2, None), (1, None)),
     )
 
 
-def build_table(phase: str, trace: Callable[[Point], Tracer], asked: Point, *, exact: bool = False) -> OpTable:
+def build_table(
+    phase: str, trace: Callable[[Point], Tracer], asked: Point, *, step: int = 0, exact: bool = False
+) -> OpTable:
     """The table of one phase; `asked` is a point it must cover. `trace(point)` runs the model there.
 
-    `exact`: only that point, where a table is known not to hold.
+    `step`: tokens of a decode step when the point asked has another number. `exact`: only the point, where a table is
+    known not to hold.
     """
-    layout = layout_for(phase, asked[1])
-    if exact or asked[1] < layout.ranges[1][0]:  # a one-token prefill runs the model's decode branch
+    if exact:
         tracer = trace(asked)
-        return OpTable(phase, (_exact(tracer, asked),), dict(tracer.uncosted))
+        return OpTable(phase, (_exact_calls(_merged(tracer.calls), asked),), dict(tracer.uncosted))
+    layout = layout_for(phase, step or asked[1])
     traced: dict[Point, list[Call]] = {}
     uncosted: dict[str, int] = {}
 
@@ -78,31 +81,26 @@ def build_table(phase: str, trace: Callable[[Point], Tracer], asked: Point, *, e
             uncosted.update(tracer.uncosted)
         return traced[point]
 
-    many = _fit(layout, calls)
-    pieces: list[Piece] = []
-    notes: list[str] = []
-    if many is None:
-        notes.append("sizes are not polynomial in the workload: traced at the asked point only")
-        pieces.append(_exact_calls(calls(asked), asked))
-        return OpTable(phase, tuple(pieces), uncosted, tuple(notes))
-    if not _agrees(many, calls(layout.checks[0]), layout.checks[0]):
-        one = _fit(layout.at_batch_one(), calls)
-        if one is None:
-            one = _exact_calls(calls((1, *asked[1:])), (1, *asked[1:]))
-        pieces.append(one)
-        many = Piece(((2, None), *many.ranges[1:]), many.monomials, many.rows)
-    pieces.append(many)
-    return OpTable(phase, tuple(pieces), uncosted, tuple(notes))
+    many, alone = _fit(layout, calls), layout.at_batch_one()
+    if many is not None and not all(_agrees(many, calls(p), p) for p in alone.checks):
+        many, one = replace(many, ranges=((2, None), *many.ranges[1:])), _fit(alone, calls)
+    else:
+        one = None
+    pieces = tuple(piece for piece in (one, many) if piece is not None)
+    notes = () if many is not None else ("sizes are not polynomial in the workload: traced at the asked points only",)
+    if not any(piece.covers(asked) for piece in pieces):  # a prompt of one token runs the model's decode branch
+        pieces = (*pieces, _exact_calls(calls(asked), asked))
+    return OpTable(phase, pieces, uncosted, notes)
 
 
 def _fit(layout: Layout, calls: Callable[[Point], list[Call]]) -> Piece | None:
-    """The piece through the layout's points, or None when its far check disagrees."""
+    """The piece through the layout's points, or None when one of its checks disagrees."""
     samples = [calls(p) for p in layout.points]
     shape = [_identity(c) for c in samples[0]]
     if any([_identity(c) for c in s] != shape for s in samples[1:]):
         return None
-    matrix = np.array([[np.prod([x**e for x, e in zip(p, m, strict=True)]) for m in layout.monomials] for p in layout.points], float)
-    inverse = np.linalg.inv(matrix)
+    terms = [[np.prod([x**e for x, e in zip(p, m, strict=True)]) for m in layout.monomials] for p in layout.points]
+    inverse = np.linalg.inv(np.array(terms, float))
     main, rows, began = _main_stack(samples[0]), [], False
     for index, call in enumerate(samples[0]):
         began = began or bool(call.stack and call.stack == main)
@@ -110,8 +108,7 @@ def _fit(layout: Layout, calls: Callable[[Point], list[Call]]) -> Piece | None:
         memory = tuple(_coefficients(inverse, [getattr(s[index], m) for s in samples]) for m in ("live", "before"))
         rows.append(_row(call, dims, memory, main, began))
     piece = Piece(layout.ranges, layout.monomials, tuple(rows))
-    far = layout.checks[-1]
-    return piece if _agrees(piece, calls(far), far) else None
+    return piece if all(_agrees(piece, calls(p), p) for p in layout.checks) else None
 
 
 def _agrees(piece: Piece, calls: list[Call], point: Point) -> bool:
@@ -131,16 +128,13 @@ def _agrees(piece: Piece, calls: list[Call], point: Point) -> bool:
     return True
 
 
-def _exact(tracer: Tracer, point: Point) -> Piece:
-    return _exact_calls(_merged(tracer.calls), point)
-
-
 def _exact_calls(calls: list[Call], point: Point) -> Piece:
     """A piece for one point: every size a constant."""
     main, rows, began = _main_stack(calls), [], False
     for call in calls:
         began = began or bool(call.stack and call.stack == main)
-        rows.append(_row(call, {n: (float(v),) for n, v in call.dims.items()}, ((float(call.live),), (float(call.before),)), main, began))
+        dims = {name: (float(size),) for name, size in call.dims.items()}
+        rows.append(_row(call, dims, ((float(call.live),), (float(call.before),)), main, began))
     return Piece(tuple((x, x) for x in point), ((0, 0, 0),), tuple(rows))
 
 
@@ -192,7 +186,7 @@ def _merged(calls: list[Call]) -> list[Call]:
             first.layers = sorted({*(first.layers or ()), *layers})
             first.live, first.before = max(first.live, call.live), max(first.before, call.before)
         else:
-            out[key] = Call(call.op, module, call.dims, call.attrs, call.live, call.before, call.stack, list(layers) or None)
+            out[key] = replace(call, module=module, layers=list(layers) or None)
     return list(out.values())
 
 

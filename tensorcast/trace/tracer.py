@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch.nn.modules import module as _torch_module
 from torch.utils._python_dispatch import TorchDispatchMode
 

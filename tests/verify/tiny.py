@@ -36,6 +36,11 @@ TINY = {
         "num_experts_per_tok": 2, "intermediate_size": 64, "attention_bias": True, "sliding_window": 16,
         "layer_types": ["sliding_attention", "full_attention"] * 2, "swiglu_limit": 7.0,
     },
+    "windows": {
+        **_SIZES, **_ROPE, "model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "sliding_window": 16,
+        "use_sliding_window": True, "max_window_layers": 0,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+    },
     "gemma3": {
         **_SIZES, "model_type": "gemma3_text", "architectures": ["Gemma3ForCausalLM"], "num_hidden_layers": 6,
         "hidden_activation": "gelu_pytorch_tanh", "sliding_window": 16, "query_pre_attn_scalar": 16,

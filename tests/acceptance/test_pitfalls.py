@@ -1,0 +1,69 @@
+"""Wrong figures seen in other tools that have no closer home in the suite."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+import tensorcast as tc
+from tensorcast.layers.attention import InterceptAttention
+from tensorcast.trace.tracer import Tracer
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TENSORCAST_CACHE", str(tmp_path))
+
+
+def test_attention_asked_of_torch_is_one_operator_and_counts_its_pairs():
+    q, k = torch.empty(2, 8, 64, 16, device="meta"), torch.empty(2, 8, 96, 16, device="meta")
+    tracer = Tracer()
+    with InterceptAttention(), tracer:
+        out = functional.scaled_dot_product_attention(q, k, k)
+    assert out.shape == (2, 8, 64, 16)
+    assert [c.op for c in tracer.calls] == ["attention"]
+    assert tracer.calls[0].dims["kv"] == 96
+
+
+def test_views_are_not_in_the_table():
+    ops = tc.simulate("qwen3-0.6b", "h100", input_len=64, output_len=2).phases["prefill"].ops
+    assert not {op for op in ops["op"] if op.removeprefix("aten::") in ("view", "transpose", "t", "slice", "reshape")}
+    assert (ops["time_s"] > 0).all()
+
+
+def test_every_family_of_figures_says_where_it_comes_from():
+    estimate = tc.simulate("qwen3-30b-a3b", "rtx-4090", input_len=64, output_len=2).to_dict()
+    shown = " ".join(estimate["provenance"].values())
+    assert set(estimate["provenance"]) <= {"measured", "inherited", "assumed"}
+    for family in ("gemm", "attention_prefill", "attention_decode", "grouped_gemm", "norm"):
+        assert family in shown
+
+
+def test_the_dtype_is_the_configurations_and_is_shown():
+    assert tc.simulate("qwen3-0.6b", "h100", input_len=64, output_len=2).to_dict()["quant"]["kv_cache"] == "bf16"
+    asked = tc.simulate("qwen3-0.6b", "h100", input_len=64, output_len=2, dtype="fp32")
+    assert asked.to_dict()["quant"]["kv_cache"] == "fp32"
+    assert asked.memory["weights_bytes"] == 2 * tc.simulate("qwen3-0.6b", "h100", input_len=64).memory["weights_bytes"]
+
+
+def test_tied_embeddings_are_counted_once_but_the_head_is_still_computed():
+    estimate = tc.simulate("qwen3-0.6b", "h100", input_len=64, output_len=2)
+    assert estimate.to_dict()["model"]["parameters"] == 596_049_920
+    assert estimate.memory["weights_bytes"] == 2 * 596_049_920
+    head = estimate.phases["decode"].ops.query("module == 'lm_head'").iloc[0]
+    assert head["matrix_flops"] == 2 * 151_936 * 1024
+    assert head["read_bytes"] >= 2 * 151_936 * 1024
+
+
+def test_embeddings_read_only_their_rows():
+    ops = tc.simulate("qwen3-0.6b", "h100", input_len=64, output_len=2).phases["prefill"].ops
+    row = ops.query("op == 'embedding'").iloc[0]
+    assert row["read_bytes"] == 64 * (1024 * 2 + 8)
+
+
+def test_no_fit_is_a_verdict_with_plans_that_do():
+    memory = tc.simulate("deepseek-v3", "ascend-910b", tp=8).memory
+    assert memory["fits"] is False and memory["total_bytes"] > memory["capacity_bytes"]
+    assert memory["max_batch"] == 0
+    assert memory["suggestions"]
