@@ -25,7 +25,7 @@ DTYPES = {
     "float32": "float32", "fp32": "float32", "float": "float32",
 }  # fmt: skip
 
-BUILTIN = {"nemotron-nas": "tensorcast.models.builtin.nemotron_nas"}
+BUILDERS = {"nemotron-nas": "tensorcast.models.builders.nemotron_nas"}
 """Published types that transformers has no class for and we do: type → the module with its classes."""
 
 
@@ -100,8 +100,8 @@ def _library_messages() -> Iterator[list[str]]:
 def _classes(source: ModelSource, described: dict, trust_remote_code: bool) -> tuple[object, type, str]:
     """A fresh config object, the model class and where that class came from."""
     kind = described.get("model_type") or _type_of_architecture(described["architectures"][0], source.name)
-    if kind in BUILTIN:
-        return importlib.import_module(BUILTIN[kind]).load_classes(source, described)
+    if kind in BUILDERS:
+        return importlib.import_module(BUILDERS[kind]).load_classes(source, described)
     if not native.is_native(kind) and not _registered(kind):
         if source.has_remote_code and trust_remote_code:
             from tensorcast.models import remote

@@ -70,12 +70,13 @@ class MoeExperts:
         act, out = item_bytes(a["act_format"]), item_bytes(a["out_format"])
         weights = active * a["weights_per_expert"] * item_bytes(a["weight_format"]) * (1 + a["scale_overhead"])
         width = (2 if a["gated"] else 1) * d["inter"]
-        moved = d["hidden"] * (out + act) + width * out + d["inter"] * (out + act) + d["hidden"] * out
+        # Per pair: permute (and quantise), w13, activation (and quantise), w2, weighted sum over a token's experts.
+        inside = d["hidden"] * act + width * out + d["inter"] * act + d["hidden"] * out
         return Work(
             matrix_flops=2 * pairs * d["hidden"] * (width + d["inter"]),
             vector_flops=pairs * (6 * d["inter"] + 2 * d["hidden"]) + active * a["weights_per_expert"] * a["dequantize"],
-            read_bytes=weights + pairs * (moved - d["hidden"] * act),
-            write_bytes=pairs * moved,
+            read_bytes=weights + pairs * (d["hidden"] * out + inside),
+            write_bytes=pairs * (inside + d["hidden"] * out / a["top_k"]),
             workspace_bytes=pairs * (d["hidden"] * act + width * out + d["inter"] * act),
         )
 

@@ -60,8 +60,10 @@ def test_dtype_that_cannot_be(tmp_path):
         build(tmp_path, TOY, dtype="int8")
 
 
+@needs_configs
 def test_parameters_a_class_keeps_in_fp32():
-    module = build_blueprint(resolve_model("deepseek-v4-flash")).module
+    file = CONFIGS / "llm" / "deepseek-ai--DeepSeek-V4-Flash_config.json"
+    module = build_blueprint(resolve_model(str(file))).module
     kept = {name.rpartition(".")[2] for name, p in module.named_parameters() if p.dtype is torch.float32}
     assert kept and len(kept) < 12
 

@@ -17,11 +17,9 @@ from tests.verify.deployed import deploy, peak_bytes
 from tests.verify.stock import depth_with_every_kind
 from tests.verify.tiny import tiny
 
-NOT_MODELLED = {"deepseek_v4"}
 ONE_OF_A_FAMILY = {
     entry.config["model_type"]: entry.name
     for entry in sorted(all_entries(), key=lambda e: e.name, reverse=True)
-    if entry.config["model_type"] not in NOT_MODELLED
 }
 MTP = {"deepseek_v3", "glm4_moe"}
 

@@ -21,8 +21,7 @@ APART = ("gated_delta_rule", "mamba2_scan", "index_scores")
 # A past below every sliding window: stock caches drop what lies behind it, `all pairs` does not.
 BATCH, TOKENS, PAST = 2, 192, 96
 ENTRIES = sorted(all_entries(), key=lambda entry: entry.name)
-NOT_MODELLED = {"deepseek_v4"}  # refused with a reason (tests/models)
-NAMES = [entry.name for entry in ENTRIES if entry.config["model_type"] not in NOT_MODELLED]
+NAMES = [entry.name for entry in ENTRIES]
 
 
 def source_of(name: str):
