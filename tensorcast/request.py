@@ -184,7 +184,7 @@ def _overrides(value: Any) -> Mapping[str, Any]:
 def _workload(given: Mapping[str, Any]) -> Workload:
     options = {k: given[k] for k in WORK if k in given}
     lengths = options.get("seq_lens", ())
-    if isinstance(lengths, str) or not isinstance(lengths, Iterable):
+    if isinstance(lengths, (str, bytes, Mapping)) or not isinstance(lengths, Iterable):
         raise InputError(f"--seq-lens {lengths!r}: prompt tokens of each sequence, such as 128,4096,77")
     lengths = tuple(checked("--seq-lens", length) for length in lengths)
     if "seq_lens" in options and not lengths:

@@ -10,10 +10,10 @@ import click
 from tensorcast.cli.options import debug_option, json_flag
 from tensorcast.cli.table import plain_row, print_rows
 
-# what -> (module, attribute): a function returning rows, or a Catalog.
+# what -> (module, function that returns the rows)
 SOURCES = {
     "models": ("tensorcast.models.entries", "list_models"),
-    "hardware": ("tensorcast.hardware.load", "list_hardware"),
+    "hardware": ("tensorcast.hardware.describe", "list_hardware"),
     "kernels": ("tensorcast.kernels", "list_kernels"),
     "ops": ("tensorcast.ops", "list_ops"),
     "pipelines": ("tensorcast.pipelines", "list_pipelines"),
@@ -22,8 +22,11 @@ SOURCES = {
 # What a table line has room for; --json has every field.
 COLUMNS = {
     "models": ("name", "parameters", "architecture", "dtype", "hub_id", "origin", "source"),
+    "hardware": (
+        "name", "memory_bytes", "memory_bw", "bf16_flops", "fp8_flops", "int8_flops", "devices", "origin", "aliases",
+    ),
     "ops": ("name", "family", "origin", "description"),
-}
+}  # fmt: skip
 
 
 @click.command("list", short_help="Known models, hardware, kernels, ops, pipelines, profiles.")
@@ -45,8 +48,5 @@ def command(what: str, as_json: bool, debug: bool) -> None:
 
 def rows(what: str) -> list[dict[str, Any]]:
     """The entries of one kind as plain dicts."""
-    module, attribute = SOURCES[what]
-    source = getattr(importlib.import_module(module), attribute)
-    if callable(source):
-        return [plain_row(row) for row in source()]
-    return [{"name": e.key, "origin": e.origin, "replaces": e.replaces} for e in source.entries()]
+    module, function = SOURCES[what]
+    return [plain_row(row) for row in getattr(importlib.import_module(module), function)()]

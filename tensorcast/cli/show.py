@@ -11,8 +11,8 @@ from tensorcast.cli.options import debug_option, json_flag
 from tensorcast.cli.table import plain_row, print_facts
 
 SOURCES = {
-    "model": ("tensorcast.models.reference", "describe_model"),
-    "hardware": ("tensorcast.hardware.load", "describe_hardware"),
+    "model": ("tensorcast.models.describe", "describe_model"),
+    "hardware": ("tensorcast.hardware.describe", "describe_hardware"),
 }
 
 

@@ -6,6 +6,7 @@ pipeline stages the figures are those of the slowest stage; micro-batches pass t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -75,18 +76,22 @@ class Phase:
 
     @classmethod
     def sum(cls, parts: list[Phase]) -> Phase:
-        """Parts of one phase that run one after another; equal operators are added up."""
+        """Parts of one phase that run one after another; an operator's n-th call of each part is one row."""
         step = sum(p.step_time_s for p in parts)
 
         def weighted(name: str) -> float:
             return sum(getattr(p, name) * p.step_time_s for p in parts) / step
 
-        ops: dict[tuple, dict] = {}
-        for op in (op for part in parts for op in part.ops):
-            key = (op["op"], op["module"], op["bound"], op["count"])
-            kept = ops.setdefault(key, {**op, **dict.fromkeys(("time_s", *_WORK), 0.0)})
-            for name in ("time_s", *_WORK):
-                kept[name] += op[name]
+        calls: dict[tuple, list[dict]] = {}
+        for part in parts:
+            seen: Counter = Counter()
+            for op in part.ops:
+                seen[op["op"], op["module"]] += 1
+                calls.setdefault((op["op"], op["module"], seen[op["op"], op["module"]]), []).append(op)
+        ops = [
+            max(same, key=lambda op: op["time_s"]) | {k: sum(op[k] for op in same) for k in ("count", "time_s", *_WORK)}
+            for same in calls.values()
+        ]
         return cls(
             step_time_s=step,
             host_time_s=sum(p.host_time_s for p in parts),
@@ -96,7 +101,7 @@ class Phase:
             mfu=weighted("mfu"),
             mbu=weighted("mbu"),
             time_by_bound_s={k: sum(p.time_by_bound_s[k] for p in parts) for k in BOUNDS},
-            ops=list(ops.values()),
+            ops=ops,
         )
 
     def to_dict(self) -> dict:
@@ -107,7 +112,7 @@ class Phase:
             "mfu": self.mfu,
             "mbu": self.mbu,
             "time_by_bound_s": dict(self.time_by_bound_s),
-            "ops": self.ops,
+            "ops": [{**op, "count": round(op["count"])} for op in self.ops],
         }
 
 
@@ -211,7 +216,7 @@ def _summary(rows, piece: Piece, basis, steps: Steps, hw, pipeline: Pipeline, ea
         seconds, bounds = np.broadcast_to(time.seconds, (n,)), np.broadcast_to(time.bound, (n,))
         per_step = per_step + seconds * count
         launches += count
-        op = {"op": row.op, "module": row.module, "count": count * pipeline.micro_batches}
+        op = {"op": row.op, "module": row.module, "count": count * n * share}
         op["time_s"] = total(seconds, count)
         op["bound"] = BOUNDS[int(np.bincount(bounds.reshape(-1), weights=seconds.reshape(-1) + 1e-30).argmax())]
         for name in _WORK:

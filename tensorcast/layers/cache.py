@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from transformers import cache_utils
 
 from tensorcast.errors import ModelError
@@ -72,10 +74,17 @@ class StateLayer(_Recorder, cache_utils.LinearAttentionLayer):
 _PLACEHOLDER = object()
 
 
-def build_cache(config, past: int, drafts: int = 0):
-    """A cache for every decoder layer of `config` and `drafts` draft layers like the last, each with `past` tokens."""
+def build_cache(config, past: int, drafts: Sequence[str | None] = ()):
+    """A cache for every decoder layer of `config` and every block of its draft layers, each with `past` tokens.
+
+    `drafts` are the kinds of those blocks, None for one like the last layer.
+    """
     kinds, options = cache_utils.get_layer_types_and_kwargs(config.get_text_config(decoder=True))
-    layers = [*zip(kinds, options, strict=True), *[(kinds[-1], options[-1])] * drafts]
+    like = dict(zip(("dummy" if k in ("moe", "mlp") else k for k in kinds), options, strict=True))
+    layers = [*zip(kinds, options, strict=True)]
+    for kind in drafts:
+        kind = "dummy" if kind in ("moe", "mlp") else kind
+        layers.append((kinds[-1], options[-1]) if kind is None else (kind, like.get(kind, {})))
     return EmptyCache(layers=[_layer(kind, opts, past) for kind, opts in layers])
 
 

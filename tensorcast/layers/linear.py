@@ -60,9 +60,9 @@ def quantise_activation(x: torch.Tensor, spec) -> torch.Tensor | None:
     if not spec.needs_activation_quantise:
         return None
     memo = current().quantised
-    key = (id(x), spec.activation)
+    key = (id(x), spec.activation, spec.activation_group, spec.dynamic)
     found = memo.get(key)
     if found is not None and found() is x:
         return None
     memo[key] = weakref.ref(x)
-    return call.quantize(x, spec.activation, spec.activation_group, spec.math, spec.label)
+    return call.quantize(x, spec.activation, spec.activation_group, spec.dynamic, spec.math, spec.label)

@@ -28,21 +28,32 @@ def draft_layers(model) -> int:
     return max((int(described.get(k) or 0) for k in keys), default=0)
 
 
-class DraftLayer(nn.Module):
-    """One draft layer: norms of embedding and hidden state, projection, decoder block, norm before the shared head."""
+# Where configurations list the decoder blocks of one draft layer; without it a draft layer has one, like the last.
+_BLOCKS = "mtp_layers_block_type"
 
-    def __init__(self, block: nn.Module, norm: nn.Module, hidden: int, dtype: torch.dtype) -> None:
+
+def block_kinds(config) -> list[str | None]:
+    """Kind of every decoder block in one draft layer; None stands for a block like the model's last."""
+    return list(getattr(config, _BLOCKS, None) or [None])
+
+
+class DraftLayer(nn.Module):
+    """One draft layer: norms of embedding and hidden state, projection, decoder blocks, norm before the shared head."""
+
+    def __init__(self, blocks: list[nn.Module], norm: nn.Module, hidden: int, dtype: torch.dtype) -> None:
         super().__init__()
         self.enorm = copy.deepcopy(norm)
         self.hnorm = copy.deepcopy(norm)
         self.eh_proj = nn.Linear(2 * hidden, hidden, bias=False, dtype=dtype)
-        self.block = block
+        self.blocks = nn.ModuleList(blocks)
         self.norm = copy.deepcopy(norm)
 
     def forward(self, embedding, hidden, **kwargs):
-        joined = torch.cat((self.enorm(embedding), self.hnorm(hidden)), dim=-1)
-        out = self.block(self.eh_proj(joined), **kwargs)
-        return self.norm(out[0] if isinstance(out, tuple) else out)
+        x = self.eh_proj(torch.cat((self.enorm(embedding), self.hnorm(hidden)), dim=-1))
+        for block in self.blocks:
+            x = block(x, **kwargs)
+            x = x[0] if isinstance(x, tuple) else x
+        return self.norm(x)
 
 
 def install_drafts(model, wanted: int) -> int:
@@ -54,9 +65,13 @@ def install_drafts(model, wanted: int) -> int:
     last, norm = decoder.layers[-1], model.final_norm
     hidden = model.text_config.hidden_size
     drafts = nn.ModuleList()
-    for i in range(min(wanted, available)):
-        block = _fresh_block(last, model.text_config, len(decoder.layers) + i)
-        drafts.append(DraftLayer(block.to(model.blueprint.dtype), norm, hidden, model.blueprint.dtype))
+    dtype, index = model.blueprint.dtype, len(decoder.layers)
+    for _ in range(min(wanted, available)):
+        blocks = []
+        for kind in block_kinds(model.text_config):
+            blocks.append(_fresh_block(last, model.text_config, index, kind).to(dtype))
+            index += 1
+        drafts.append(DraftLayer(blocks, norm, hidden, dtype))
     model.module.add_module("mtp", drafts.eval().requires_grad_(False))
     model.drafts = drafts
     from tensorcast.layers import linear, mlp, norm as norms
@@ -71,12 +86,13 @@ def install_drafts(model, wanted: int) -> int:
     return len(drafts)
 
 
-def _fresh_block(last: nn.Module, config, index: int) -> nn.Module:
-    """A decoder layer like the last one, with the configuration's per-layer lists long enough for `index`."""
+def _fresh_block(last: nn.Module, config, index: int, kind: str | None) -> nn.Module:
+    """A decoder block like the last one, or of `kind`; the configuration's per-layer lists are made long enough for it."""
     longer = copy.copy(config)
     for name, value in list(vars(config).items()):
         if isinstance(value, list) and len(value) == config.num_hidden_layers:
-            longer.__dict__[name] = [*value, *[value[-1]] * (index + 1 - len(value))]
+            filler = kind if kind is not None and name == "layer_types" else value[-1]
+            longer.__dict__[name] = [*value, *[filler] * (index + 1 - len(value))]
     return type(last)(longer, layer_idx=index)
 
 

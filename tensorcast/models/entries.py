@@ -63,7 +63,7 @@ def known_names() -> list[str]:
 
 
 def list_models() -> list[dict]:
-    """Rows for `tensorcast list models`: name, aliases, hub_id, gated, parameters, architecture, dtype, source."""
+    """Rows for `tensorcast list models`: what each entry states, without its configuration."""
     return [
         {
             "name": entry.name,
@@ -74,6 +74,7 @@ def list_models() -> list[dict]:
             "architecture": entry.config["architectures"][0],
             "model_type": entry.config["model_type"],
             "dtype": entry.dtype,
+            "origin": "builtin",
             "source": entry.source,
         }
         for entry in all_entries()

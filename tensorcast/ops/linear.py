@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from math import prod
 
+from tensorcast.formats import format_named
 from tensorcast.ops.base import Work, dtype_name, item_bytes, operator
+
+
+def _stored(rows, columns, fmt: str):
+    """Bytes of [rows, columns] in a format, with the scales of its blocks where it has any."""
+    f, values = format_named(fmt), rows * columns * item_bytes(fmt)
+    return values + rows * -(-columns // f.scale_block) * f.scale_bits / 8 if f.block_scaled else values
 
 
 @operator(
@@ -35,7 +42,7 @@ class Linear:
         return Work(
             matrix_flops=2 * m * n * k,
             vector_flops=m * n * a["bias"] + n * k * a["dequantize"],
-            read_bytes=m * k * item_bytes(a["act_format"]) + weights,
+            read_bytes=_stored(m, k, a["act_format"]) + weights,
             write_bytes=m * n * out,
         )
 
@@ -59,22 +66,26 @@ class BatchedMatmul:
         )
 
 
-@operator("quantize(Tensor x, str to_format, int group, str math, str scheme) -> Tensor", family="quantize")
+@operator(
+    "quantize(Tensor x, str to_format, int group, bool dynamic, str math, str scheme) -> Tensor", family="quantize"
+)
 class Quantize:
-    """Dynamic quantisation of activations: absolute maximum, scale, round; one fp32 scale per `group` elements of a row
-    (0 = one per row). `math` and `scheme` name the product it is for."""
+    """Quantisation of activations: scale and round. `dynamic`: after the absolute maximum, with one fp32 scale written
+    per `group` elements of a row (0 = one per row); formats with block scales write those instead. `math` and `scheme`
+    name the product it is for."""
 
-    def meta(x, to_format, group, math, scheme):
+    def meta(x, to_format, group, dynamic, math, scheme):
         return x.new_empty(x.shape)
 
-    def dims(x, to_format, group, math, scheme):
+    def dims(x, to_format, group, dynamic, math, scheme):
         return {"rows": prod(x.shape[:-1]), "columns": x.shape[-1], "attrs": {"in_format": dtype_name(x)}}
 
     def work(d, a):
         elements = d["rows"] * d["columns"]
         scales = d["rows"] if not a["group"] else elements / a["group"]
+        scale_bytes = 4 * scales if a["dynamic"] and not format_named(a["to_format"]).block_scaled else 0
         return Work(
-            vector_flops=3 * elements,
+            vector_flops=(3 if a["dynamic"] else 2) * elements,
             read_bytes=elements * item_bytes(a["in_format"]),
-            write_bytes=elements * item_bytes(a["to_format"]) + 4 * scales,
+            write_bytes=_stored(d["rows"], d["columns"], a["to_format"]) + scale_bytes,
         )

@@ -44,6 +44,8 @@ def memory_lines(memory: Mapping[str, Any], width: int, *, ascii_only: bool = Fa
     if suggestions:
         lines.append(Text("  plans that fit:"))
         lines += [line for plan in suggestions for line in bullet(plan, width)]
+    elif not memory["fits"]:
+        lines.append(Text("  no plan with more of these devices fits; try a larger device or a narrower --quant"))
     return lines
 
 

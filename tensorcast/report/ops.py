@@ -12,7 +12,7 @@ from tensorcast.units import NOT_A_NUMBER, bytes_, flop, percent, seconds
 
 SHORT_BOUND = {"communication": "comm"}
 # Everything but op and module has a fixed width; those two share what is left.
-FIGURES = (("count", 6), ("time", 8), ("share", 7), ("bound", 9), ("FLOP", 7), ("bytes", 10))
+FIGURES = (("count", 5), ("time", 8), ("share", 7), ("bound", 9), ("FLOP", 7), ("bytes", 10))
 
 
 def phase_lines(name: str, phase: Mapping[str, Any], width: int, top: int) -> list[Text]:
@@ -20,7 +20,7 @@ def phase_lines(name: str, phase: Mapping[str, Any], width: int, top: int) -> li
     ops = phase["ops"]
     device_time = sum(op["time_s"] for op in ops)
     title = heading(f"{name.replace('_', ' ').capitalize()}  ")
-    title.append(f"{seconds(phase['step_time_s'])} per step")
+    title.append(seconds(phase["step_time_s"]) + (" per step" if name == "decode" else ""))
     lines = [title]
     lines += facts(
         "  time",
@@ -55,7 +55,7 @@ def phase_lines(name: str, phase: Mapping[str, Any], width: int, top: int) -> li
 def op_table(ops: Sequence[Mapping[str, Any]], device_time: float, width: int, top: int) -> list[Text]:
     """The `top` operators by time, shares of `device_time`; bytes are memory traffic, or what a collective sends."""
     room = width - 2 - sum(size for _, size in FIGURES)
-    op_width = max(12, room * 2 // 5)
+    op_width = max(14, room * 2 // 5)
     module_width = room - op_width
     header = f"  {'op':<{op_width}}{'module':<{module_width}}"
     lines = [Text(header + "".join(f"{name:>{size}}" for name, size in FIGURES), style="dim")]
@@ -63,13 +63,22 @@ def op_table(ops: Sequence[Mapping[str, Any]], device_time: float, width: int, t
     for op in ranked[:top]:
         cells = (f"{op['count']:,}", *_figures(op, device_time))
         line = f"  {crop_right(op['op'], op_width - 1):<{op_width}}"
-        line += f"{crop_left(op['module'], module_width):<{module_width}}"
+        line += f"{short_module(op['module'], module_width):<{module_width}}"
         lines.append(Text(line + "".join(f"{cell:>{size}}" for cell, (_, size) in zip(cells, FIGURES, strict=True))))
     rest = ranked[top:]
     if rest:
         time = sum(op["time_s"] for op in rest)
         lines.append(Text(f"  {len(rest):,} more: {seconds(time)}, {_share(time, device_time)}", style="dim"))
     return lines
+
+
+def short_module(path: str, width: int) -> str:
+    """A module path of at most `width` characters: inside a stack of layers its place in the layer tells it apart.
+
+    >>> short_module("model.layers.*.mlp.experts", 11), short_module("model.layers.*.mlp.experts", 9)
+    ('mlp.experts', '….experts')
+    """
+    return path if len(path) <= width else crop_left(path.rpartition(".*.")[2], width)
 
 
 def _figures(op: Mapping[str, Any], device_time: float) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from tensorcast.units import count, rate, seconds
 
 PIPE_WIDTH = 80
 NARROWEST, WIDEST = 76, 140
-IN_ASCII = str.maketrans({"·": "|", "…": "~"})
+IN_ASCII = str.maketrans({"·": "|", "…": "~", "×": "x"})
 
 
 def print_report(estimate: Mapping[str, Any], *, top: int = 10, file: IO[str] | None = None) -> None:
@@ -31,7 +31,7 @@ def print_report(estimate: Mapping[str, Any], *, top: int = 10, file: IO[str] | 
     console = Console(file=stream, highlight=False, emoji=False, markup=False)
     width = min(max(console.width, NARROWEST), WIDEST) if console.is_terminal else PIPE_WIDTH
     console.width = width
-    ascii_only = not _can_encode(stream, "█▓▒░▪·…")
+    ascii_only = not _can_encode(stream, "█▓▒░▪·…×")
     with console.capture() as capture:
         for line in report_lines(estimate, width=width, top=top, ascii_only=ascii_only):
             if ascii_only:
@@ -52,7 +52,7 @@ def report_lines(
         memory_lines(estimate["memory"], width, ascii_only=ascii_only),
         *(phase_lines(name, phase, width, top) for name, phase in estimate["phases"].items()),
         step_lines(estimate["steps"], width),
-        remarks("Kernels", [_kernel(kernel) for kernel in estimate["kernels"]], width),
+        kernel_lines(estimate["kernels"], width),
         remarks("Not costed", [_uncosted(op) for op in estimate["uncosted_ops"]], width, "yellow"),
         remarks("Warnings", [str(warning) for warning in estimate["warnings"]], width, "yellow"),
         provenance_lines(estimate.get("provenance"), width),
@@ -78,11 +78,20 @@ def headline(estimate: Mapping[str, Any], width: int) -> list[Text]:
         line,
         *facts("model", [model["architecture"] or model["model_type"], parameters, f"from {model['origin']}"], width),
         *facts("plan", pairs(estimate["plan"]), width),
-        *facts("precision", pairs(estimate["quant"]), width),
+        *facts("precision", precision(estimate["quant"]), width),
         *facts(
             "work", pairs({name: value for name, value in estimate["workload"].items() if not _unused(value)}), width
         ),
     ]
+
+
+def precision(quant: Mapping[str, Any]) -> list[str]:
+    """Formats and how many modules have them, where that comes from, and the formats of KV cache and attention."""
+    schemes = [f"{scheme} ×{count(modules)}" for scheme, modules in (quant.get("modules") or {}).items()]
+    others = {name: value for name, value in quant.items() if name not in ("source", "modules")}
+    if not schemes:
+        return ["weights not quantised", *pairs(others)]
+    return [*schemes, str(quant.get("source", "")), *pairs(others)]
 
 
 def metric_lines(metrics: Mapping[str, Any]) -> list[Text]:
@@ -120,6 +129,16 @@ def step_lines(steps: list[Mapping[str, Any]], width: int) -> list[Text]:
     return lines
 
 
+def kernel_lines(kernels: list[Mapping[str, Any]], width: int) -> list[Text]:
+    """Which kernel fills how many slots of an operator, and who chose it: `attention flash ×61 (default)`."""
+    told = []
+    for kernel in kernels:
+        variant = kernel.get("variant") or "standard"
+        op = kernel["op"] if variant == "standard" else f"{kernel['op']}/{variant}"
+        told.append(f"{op} {kernel['name']} ×{count(kernel['slots'])} ({kernel['source']})")
+    return facts("kernels", told, width)
+
+
 def remarks(title: str, texts: list[str], width: int, style: str = "") -> list[Text]:
     """A titled list; nothing when it is empty."""
     return [heading(title), *(line for text in texts for line in bullet(text, width, style))] if texts else []
@@ -138,11 +157,6 @@ def provenance_lines(provenance: Any, width: int) -> list[Text]:
 def _unused(value: Any) -> bool:
     """Whether a workload field is a count of 0, that is, a feature nobody asked for (no chunk, no prefix)."""
     return isinstance(value, int) and not isinstance(value, bool) and value == 0
-
-
-def _kernel(kernel: Any) -> str:
-    """One kernel as the estimate lists it: a text, or a mapping of its facts."""
-    return " · ".join(pairs(kernel)) if isinstance(kernel, Mapping) else str(kernel)
 
 
 def _uncosted(op: Any) -> str:

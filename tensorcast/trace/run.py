@@ -6,7 +6,7 @@ import torch
 
 from tensorcast.layers.attention import InterceptAttention
 from tensorcast.layers.cache import build_cache
-from tensorcast.layers.mtp import run_drafts
+from tensorcast.layers.mtp import block_kinds, run_drafts
 from tensorcast.layers.patching import patched
 from tensorcast.trace.context import Context, entered
 from tensorcast.trace.tracer import Tracer
@@ -23,7 +23,7 @@ def trace_step(model: TransformerModel, phase: str, batch: int, tokens: int, pas
     tracer.memory.resident(model.module.buffers())
     context = Context(phase=phase, model=model, tracer=tracer)
     with torch.no_grad(), torch.device("meta"), entered(context), patched(model.module, model.patches):
-        cache = build_cache(model.config, past, len(model.drafts or ()))
+        cache = build_cache(model.config, past, block_kinds(model.text_config) * len(model.drafts or ()))
         ids = torch.empty((batch, tokens), dtype=torch.long)
         positions = torch.empty((batch, tokens), dtype=torch.long)
         tracer.memory.resident((ids, positions))

@@ -99,7 +99,7 @@ def test_a_cached_prefix_leaves_the_rest_of_the_prompt():
     for name in WORK:
         last = chunks[0].phases["chunked"][name] - chunks[1].phases["chunked"][name]
         assert rest.phases["prefill"][name] == pytest.approx(last, rel=1e-9, abs=1)
-    assert rest.phases["decode"]["step_time_s"] == simulate(input_len=1024, output_len=2).phases["decode"]["step_time_s"]
+    assert rest.metrics["tpot_s"] == simulate(input_len=1024, output_len=2).metrics["tpot_s"]
 
 
 @pytest.mark.parametrize("model", [DENSE, MOE])
@@ -227,3 +227,18 @@ def test_python_takes_every_spelling_of_the_command_line():
         tensor_parallel_size=2, batch_size=2, isl=64, osl=4, set={"rms_norm_eps": 1e-5}, no_reuse=True, no_cache=True
     )
     assert long.to_dict() == short.to_dict()
+
+
+def test_count_is_how_often_an_operator_runs_in_the_phase():
+    cut = simulate(input_len=1000, output_len=5, chunk=300)
+    for phase, passes in (("chunked", 4), ("decode", 1)):
+        ops = cut.phases[phase].ops
+        assert ops.query("op == 'attention'")["count"].tolist() == [28 * passes]
+        assert ops.query("module == 'lm_head' and op == 'linear'")["count"].tolist() == [passes]
+    shared = simulate(pp=2, batch=4, micro_batches=4, output_len=2).phases["prefill"].ops
+    assert shared.query("op == 'attention'")["count"].tolist() == [14 * 4]
+
+
+def test_windowed_and_full_layers_stay_apart_in_chunks():
+    cut = simulate("gpt-oss-20b", input_len=1000, output_len=2, chunk=300).phases["chunked"].ops
+    assert cut.query("op == 'attention'")["count"].tolist() == [12 * 4, 12 * 4]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
 
 import pytest
@@ -17,7 +18,7 @@ CASES = {
     "dense tp": dict(model="qwen3-32b", hw="a100-sxm-80g", tp=4, batch=8, input_len=2000, output_len=20),
     "pipeline": dict(model="qwen3-8b", hw="mi300x", tp=2, pp=3, batch=5, input_len=500, output_len=10),
     "windows": dict(model="gpt-oss-20b", hw="b200-sxm", batch=2, input_len=3000, output_len=200),
-    "experts": dict(model="qwen3-30b-a3b", hw="ascend-910c-die", tp=2, dp=2, ep=4, batch=9, input_len=900, output_len=9),
+    "experts": dict(model="qwen3-30b-a3b", hw="ascend-910c-die", tp=2, dp=2, ep=4, batch=9, input_len=900, osl=9),
     "latents": dict(model="deepseek-v3", hw="ascend-910b", tp=8, dp=4, ep=32, quant="w8a8", batch=64, output_len=64),
     "latents fp8": dict(model="deepseek-v3", hw="h200", tp=16, ep=16, chunk=1024, mtp=1, acceptance_rate=0.8),
     "scans": dict(model="qwen3-next-80b-a3b", hw="h20", tp=4, batch=4, input_len=2048, output_len=16),
@@ -26,7 +27,7 @@ CASES = {
 }  # fmt: skip
 EXTRA = {
     "narrow weights": dict(model="qwen3-8b", hw="b200-sxm", quant="nvfp4", batch=16, input_len=1024, output_len=16),
-    "int4": dict(model="qwen3-8b", hw="l4", quant="w4a16", kv_cache_dtype="fp8", batch=4, input_len=1024, output_len=16),
+    "int4": dict(model="qwen3-8b", hw="l4", quant="w4a16", kv_cache_dtype="fp8", batch=4, input_len=1024, osl=16),
     "ragged": dict(model="qwen3-8b", hw="h100", seq_lens=(17, 4000, 800), output_len=16),
 }
 
@@ -114,7 +115,7 @@ def test_the_longest_context_fits_and_a_longer_one_does_not(name):
         dict(model="deepseek-v3", hw="ascend-910b", tp=8),
         dict(model="deepseek-v3", hw="h100", tp=8, quant="none"),
         dict(model="qwen3-32b", hw="l40s"),
-        dict(model="qwen3-32b", hw="l40s", pp=2, batch=2, input_len=20_000),
+        dict(model="qwen3-32b", hw="l40s", pp=2, batch=4, input_len=30_000),
         dict(model="llama-3.1-70b", hw="h100", dp=2, batch=2),
         dict(model="qwen3-235b-a22b", hw="h100", pp=3, batch=6),
         dict(model="qwen3-8b", hw="h100", batch=500),
@@ -144,8 +145,11 @@ def test_every_scheme_has_its_own_bytes_math_and_kernels():
         told[scheme] = (e.memory["weights_bytes"], *(p["step_time_s"] for p in phases), kernels)
     assert told["w4a8"][0] == told["w4a16"][0]  # equal weights, other activations
     assert len({t[0] for t in told.values()}) == len(SCHEMES) - 1
-    assert len({t[1] for t in told.values()}) == len(SCHEMES), {s: t[1] for s, t in told.items()}
-    assert len({t[2] for t in told.values()}) == len(SCHEMES), {s: t[2] for s, t in told.items()}
+    # A prompt is bound by the matrix units; there, schemes that differ in weight bytes alone may be equally fast.
+    alike = [{"w8a8", "w4a8"}, {"w4a16", "mxfp4"}]
+    for one, other in itertools.combinations(SCHEMES, 2):
+        assert told[one][2] != told[other][2], (one, other)
+        assert told[one][1] != told[other][1] or {one, other} in alike, (one, other)
     size = {scheme: t[0] for scheme, t in told.items()}
     assert size["nvfp4"] < size["w8a8"] < size["none"] and size["w4a16"] < size["w8a16"]
     plain = set(told["none"][3])

@@ -9,7 +9,6 @@ import types
 
 import pytest
 
-from tensorcast.catalog import Catalog
 from tensorcast.cli.table import print_facts, print_rows, shown
 
 
@@ -20,13 +19,13 @@ class Row:
 
 
 @pytest.fixture
-def rooms(monkeypatch) -> Catalog[int]:
-    """Small rooms in the place of the real ones."""
-    pipelines: Catalog[int] = Catalog("pipeline", patterns=True)
+def rooms(monkeypatch) -> list[dict]:
+    """Small rooms in the place of the real ones; gives the list of pipelines."""
+    pipelines: list[dict] = []
     contents = {
         "tensorcast.models.entries": {"list_models": lambda: [Row("qwen3-8b", 8_190_735_360), Row("toy", None)]},
-        "tensorcast.models.reference": {"describe_model": lambda name: {"name": name, "config": {"layers": 2}}},
-        "tensorcast.pipelines": {"PIPELINES": pipelines},
+        "tensorcast.models.describe": {"describe_model": lambda name: {"name": name, "config": {"layers": 2}}},
+        "tensorcast.pipelines": {"list_pipelines": lambda: pipelines},
         "tensorcast.trace.cache": {"info": lambda: {"folder": "/c", "entries": 3}, "clear": lambda: 3},
     }
     for name, attributes in contents.items():
@@ -54,13 +53,12 @@ def test_json_has_plain_figures(run, rooms) -> None:
     assert json.loads(run("list", "models", "--json")[1])[0] == {"name": "qwen3-8b", "parameters": 8190735360}
 
 
-def test_catalogs_show_origin_and_what_was_replaced(run, rooms) -> None:
+def test_an_empty_room_says_so_and_an_entry_shows_what_it_replaced(run, rooms) -> None:
     assert run("list", "pipelines") == (0, "no pipelines\n", "")
-    rooms.register("qwen3", 1, origin="builtin")
-    rooms.register("qwen3", 2, origin="custom_model/my.py:3", replace=True)
+    rooms.append({"model_type": "qwen3", "origin": "custom_model/my.py:3", "replaces": "builtin"})
     assert run("list", "pipelines")[1].splitlines() == [
-        "name   origin                replaces",
-        "qwen3  custom_model/my.py:3  builtin",
+        "model type  origin                replaces",
+        "qwen3       custom_model/my.py:3  builtin",
     ]
 
 
@@ -81,10 +79,73 @@ def test_cells() -> None:
 
 
 def test_facts_nest(capsys) -> None:
-    print_facts({"a": {"b": 1.0e12}, "tiers": [{"n": 8}, {"n": 2}], "empty": None})
-    assert capsys.readouterr().out == "a:\n  b: 1000000000000.0\ntiers:\n  -\n    n: 8\n  -\n    n: 2\nempty:\n"
+    peak = {"value": 1.5e12, "status": "measured", "source": "a run"}
+    print_facts({"a": {"b": 1.0e12}, "peak": peak, "tiers": [{"n": 8, "x_flops": 2e12}, {"n": 12}], "empty": None})
+    assert capsys.readouterr().out.splitlines() == [
+        "a:",
+        "  b: 1,000,000,000,000",
+        "peak: 1,500,000,000,000 (measured: a run)",
+        "tiers:",
+        "   n             x",
+        "   8  2.00 TFLOP/s",
+        "  12",
+        "empty:",
+    ]
 
 
 def test_chosen_columns(capsys) -> None:
     print_rows([{"a": 1, "b": "x"}], ["b"])
     assert capsys.readouterr().out == "b\nx\n"
+
+
+# -- the real rooms ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["models", "hardware", "kernels", "ops", "pipelines", "profiles"])
+def test_everything_known_is_listed_with_its_origin(run, what: str) -> None:
+    code, out, err = run("list", what, "--json")
+    assert (code, err) == (0, "")
+    rows = json.loads(out)
+    assert rows or what == "pipelines"
+    assert all(row["origin"] for row in rows)
+    assert run("list", what)[0] == 0
+
+
+def test_machines_are_listed_in_units_and_in_full(run) -> None:
+    line = next(line for line in run("list", "hardware")[1].splitlines() if line.startswith("h100-sxm"))
+    assert ("74.5 GiB" in line) and ("3.35 TB/s" in line) and ("989 TFLOP/s" in line) and ("builtin" in line)
+    row = next(row for row in json.loads(run("list", "hardware", "--json")[1]) if row["name"] == "ascend-310p")
+    assert row["bf16_flops"] is None and row["fp16_flops"] > 0 and "310p" in row["aliases"]
+
+
+def test_an_own_machine_is_listed_with_its_file(run, tmp_path, monkeypatch) -> None:
+    from tensorcast.hardware.load import names
+
+    (tmp_path / "hardware_profiles").mkdir()
+    mine = tmp_path / "hardware_profiles" / "mine.yaml"
+    mine.write_text(names()["h100-sxm"].read_text().replace("name: h100-sxm", "name: mine"))
+    monkeypatch.chdir(tmp_path)
+    row = next(row for row in json.loads(run("list", "hardware", "--json")[1]) if row["name"] == "mine")
+    assert row["origin"] == str(mine)
+
+
+def test_show_tells_the_source_of_every_figure(run) -> None:
+    facts = json.loads(run("show", "hardware", "h100", "--json")[1])
+    assert (facts["name"], facts["asked"], facts["origin"]) == ("h100-sxm", "h100", "builtin")
+    assert facts["figures"]["memory.bytes"]["value"] == 80_000_000_000
+    for field, figure in facts["figures"].items():
+        assert figure["status"] in ("specified", "measured", "assumed") and figure["source"], field
+    assert all(row["provenance"] for row in (*facts["coefficients"], *facts["collectives"]))
+    assert "  memory.bytes: 80,000,000,000 (specified: " in run("show", "hardware", "h100")[1]
+
+
+def test_show_model_tells_the_published_facts(run) -> None:
+    facts = json.loads(run("show", "model", "deepseek-v3", "--json")[1])
+    assert facts["parameters"] == 671_026_404_352 and facts["hub_id"] == "deepseek-ai/DeepSeek-V3"
+    assert facts["config"]["kv_lora_rank"] == 512 and facts["source"].startswith("https://")
+
+
+@pytest.mark.parametrize(("what", "near"), [("model", "nearest: qwen3-8b"), ("hardware", "nearest: h100")])
+def test_show_of_something_unknown_is_one_line(run, what: str, near: str) -> None:
+    code, out, err = run("show", what, {"model": "qwen3-8bb", "hardware": "h1000"}[what])
+    assert (code, out, err.count("\n")) == (2, "", 1) and near in err

@@ -21,7 +21,9 @@ LONG_NAMES = {
 
 def test_only_what_was_given_is_passed_on(run, simulated) -> None:
     assert run(*ASK)[0] == 0
-    assert simulated["request"] == {"model": "m", "hw": "h", "reuse": True, "cache": True, "progress": None}
+    assert simulated["request"] == {
+        "model": "m", "hw": "h", "reuse": True, "cache": True, "custom_dir": True, "progress": None,
+    }  # fmt: skip
 
 
 def test_every_flag_arrives_under_its_name(run, simulated) -> None:
@@ -30,7 +32,8 @@ def test_every_flag_arrives_under_its_name(run, simulated) -> None:
         "--exclude a --exclude re:b.* --quant-lm-head --phase chunked --batch 8 --input-len 9 --output-len 10 "
         "--max-model-len 11 --gpu-memory-utilization 0.9 --seq-lens 128,4096,77 --prefix-len 12 --chunk 13 --mtp 1 "
         "--acceptance-rate 0.7 --runtime eager --dtype float16 --layers 14 --set a.b=3 --set c=[1,2] --set d=x=y "
-        "--kernel attention=flash --kernel moe@*=mine --no-reuse --strict --trust-remote-code --no-cache"
+        "--kernel attention=flash --kernel moe@*=mine --no-reuse --strict --trust-remote-code --no-cache "
+        "--no-custom-dir"
     )
     assert run(*ASK, *flags.split())[0] == 0
     assert simulated["request"] == {
@@ -40,7 +43,8 @@ def test_every_flag_arrives_under_its_name(run, simulated) -> None:
         "gpu_memory_utilization": 0.9, "seq_lens": (128, 4096, 77), "prefix_len": 12, "chunk": 13, "mtp": 1,
         "acceptance_rate": 0.7, "runtime": "eager", "dtype": "float16", "layers": 14,
         "overrides": {"a.b": 3, "c": [1, 2], "d": "x=y"}, "kernel": ["attention=flash", "moe@*=mine"],
-        "strict": True, "trust_remote_code": True, "reuse": False, "cache": False, "progress": None,
+        "strict": True, "trust_remote_code": True, "reuse": False, "cache": False, "custom_dir": False,
+        "progress": None,
     }  # fmt: skip
 
 

@@ -47,7 +47,7 @@ _SAMPLE = {
     },
     "hardware": {"name": "ascend-910b2", "devices": 8, "asked": "ascend-910b"},
     "plan": {"tp": 8, "ep": 1, "dp": 1, "pp": 1, "sp": 1},
-    "quant": {"scheme": "none", "kv_cache": "bf16"},
+    "quant": {"source": "asked (w8a8)", "modules": {"w8a8": 426}, "kv_cache": "bf16", "attention": "bf16"},
     "workload": {"phase": "auto", "batch": 1, "input_len": 4096, "output_len": 1024},
     "phases": {"prefill": phase(1.0), "decode": phase(0.05)},
     "metrics": {
@@ -63,7 +63,10 @@ _SAMPLE = {
         {"name": "wrap_model", "status": "applied", "reason": "", "matched": 1},
         {"name": "maybe_enable_mtp", "status": "skipped", "reason": "no --mtp", "matched": 0},
     ],
-    "kernels": [],
+    "kernels": [
+        {"op": "attention", "variant": "standard", "name": "flash", "source": "default", "slots": 61},
+        {"op": "mla", "variant": "decode", "name": "absorbed", "source": "asked", "slots": 61},
+    ],
     "uncosted_ops": [],
     "warnings": ["bf16 weights: ascend-910b2 has no fp8; nearest format that works: w8a8"],
 }  # fmt: skip

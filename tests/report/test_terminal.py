@@ -25,6 +25,21 @@ def test_the_answer_comes_first() -> None:
     assert "Memory per device  48.0 GiB of 64.0 GiB, 75.0 %  FITS" in lines
 
 
+def test_precision_and_kernels_are_told_in_a_line() -> None:
+    lines = report(sample()).splitlines()
+    assert "precision   w8a8 ×426 · asked (w8a8) · kv cache bf16 · attention bf16" in lines
+    assert "kernels     attention flash ×61 (default) · mla/decode absorbed ×61 (asked)" in lines
+    plain = sample()
+    plain["quant"] = {"source": "none", "modules": {}, "kv_cache": "bf16", "attention": "bf16"}
+    assert "precision   weights not quantised · kv cache bf16 · attention bf16" in report(plain).splitlines()
+
+
+def test_a_machine_that_cannot_hold_the_model_says_so() -> None:
+    estimate = sample(fits=False)
+    estimate["memory"]["suggestions"] = []
+    assert "no plan with more of these devices fits" in report(estimate)
+
+
 def test_what_does_not_fit_is_said_with_what_would() -> None:
     text = report(sample(fits=False))
     assert "144 GiB of 64.0 GiB, 225 %  DOES NOT FIT" in text
@@ -47,6 +62,13 @@ def test_shares_are_of_device_time_and_the_rest_is_counted() -> None:
     assert "600 ms 60.0 %   matrix 2.00 P  90.0 GiB" in text
     assert "2 more: 400 ms, 40.0 %" in text
     assert "rms_norm" not in text
+
+
+def test_long_modules_keep_what_tells_them_apart() -> None:
+    estimate = sample()
+    estimate["phases"]["prefill"]["ops"].append(op("mla_attention", "model.layers.*.self_attn.q_a_proj", 2, "memory"))
+    row = next(line for line in report(estimate, top=1).splitlines() if "mla_attention" in line)
+    assert row.startswith("  mla_attention self_attn.q_a_proj")
 
 
 def test_top_zero_hides_the_table() -> None:
