@@ -18,7 +18,6 @@ _PUBLIC = {
     "tensorcast.estimate": ("Estimate", "simulate"),
     "tensorcast.build": ("build_model",),
     "tensorcast.plan": ("ParallelPlan", "Workload"),
-    "tensorcast.hardware.load": ("hardware",),
     "tensorcast.hardware.profile": ("HardwareProfile",),
     "tensorcast.kernels": ("KERNELS", "HardwareRequirement", "KernelSpec"),
     "tensorcast.pipelines": (

@@ -9,7 +9,7 @@ from typing import Any
 
 from tensorcast.custom import load_custom_folder, stamps
 from tensorcast.errors import DeploymentError, InputError, near_names
-from tensorcast.formats import format_named
+from tensorcast.formats import format_named, machine_computes
 from tensorcast.hardware.load import hardware
 from tensorcast.hardware.profile import HardwareProfile
 from tensorcast.kernels.registry import KernelRequest
@@ -104,7 +104,7 @@ class Request:
             utilization=float(share),
             trust_remote_code=trust_remote_code,
             custom=tuple(stamps()) if custom_dir else (),
-            notes=(*source.notes, *notes, *quant.notes),
+            notes=(*source.notes, *notes, *quant.notes, *_stored_only(quant, machine)),
         )
 
     def deployment(self) -> dict[str, Any]:
@@ -223,6 +223,13 @@ def _dtype(source: ModelSource, asked: str | None, machine: HardwareProfile) -> 
         other = "fp16" if machine.has("fp16") else "bf16"
         return other, (*notes, f"{machine.name} does not compute {fmt.name}: simulated in {other}")
     return fmt.name, notes
+
+
+def _stored_only(quant: QuantPlan, machine: HardwareProfile) -> tuple[str, ...]:
+    """A note when the machine holds the KV cache in a format it cannot compute in."""
+    if machine_computes(quant.kv_cache, machine.has):
+        return ()
+    return (f"{machine.name} does not compute {quant.kv_cache}: the KV cache is stored in it and widened when read",)
 
 
 def _check_work(work: Workload, plan: ParallelPlan, source: ModelSource, max_model_len: Any) -> None:

@@ -26,7 +26,7 @@ def steps_of(work: Workload, plan: ParallelPlan) -> Mapping[str, Parts]:
     batch = ceil(group_batch(work, plan) / micro_batches(work, plan))
     out: dict[str, Parts] = {}
     for phase in work.phases:
-        name = "chunked" if work.chunk and phase == "prefill" and work.phase == "auto" else phase
+        name = "chunked" if work.chunk and phase == "prefill" else phase
         out[name] = _decode(work, batch) if phase == "decode" else _prefill(work, batch)
     return out
 

@@ -53,11 +53,12 @@ class Pipeline:
         start = stage * base + min(stage, extra)
         return range(start, start + base + (stage < extra))
 
-    def slots(self) -> int:
-        """Stage times that one step takes: filling the pipeline costs stages - 1, unless steps follow each other."""
+    def bubble(self, stage_times: np.ndarray, weight: float) -> float:
+        """Seconds a stage waits. Passes that follow each other fill the pipeline once, stages - 1 times the longest;
+        in a steady state each step of fewer micro-batches than stages waits for the rest."""
         if self.steady:
-            return max(self.micro_batches, self.stages)
-        return self.micro_batches + self.stages - 1
+            return float(np.sum(stage_times)) * weight * max(self.stages - self.micro_batches, 0)
+        return float(np.max(stage_times)) * (self.stages - 1)
 
 
 @dataclass
@@ -229,9 +230,9 @@ def _summary(rows, piece: Piece, basis, steps: Steps, hw, pipeline: Pipeline, ea
         ops.append(op)
     host = (launches * hw.host_op_time_s if eager else hw.graph_launch_s) * pipeline.micro_batches
     slot = np.maximum(per_step, host / pipeline.micro_batches)
-    step = float(np.sum(slot)) * pipeline.slots() * steps.weight
+    step = float(np.sum(slot)) * share + pipeline.bubble(slot, steps.weight)
     device = float(np.sum(per_step)) * share
-    idle = float(np.sum(per_step)) * steps.weight * (pipeline.slots() - pipeline.micro_batches)
+    idle = pipeline.bubble(per_step, steps.weight)
     if idle:
         bubble = {"op": "pipeline_bubble", "module": "", "count": 1, "time_s": idle, "bound": "overhead"}
         ops.append({**bubble, **dict.fromkeys(_WORK, 0.0)})

@@ -18,9 +18,9 @@ from tensorcast.hardware.profile import HardwareProfile, Source
 from tensorcast.hardware.protocol import OPS, Floor, Protocol, RankRow, RankTable, TwoProtocols
 from tensorcast.hardware.topology import Tier, Topology
 
-REQUIRED = ("name", "kind", "vendor", "peaks", "vector", "memory", "topology", "sources")
+REQUIRED = ("name", "kind", "vendor", "peaks", "vector", "memory", "reserved", "host", "topology", "sources")
 OPTIONAL = (
-    "description", "aliases", "compute_capability", "features", "reserved", "chip", "host", "coefficients",
+    "description", "aliases", "compute_capability", "features", "chip", "coefficients",
     "coefficients_from", "collective", "collective_from", "kernels", "assumed", "measured",
 )  # fmt: skip
 SECTIONS = {
@@ -104,13 +104,13 @@ def _build(data, relative, universal) -> HardwareProfile:
         vector=rates["vector"],
         memory_bytes=memory["bytes"],
         memory_bw=memory["bandwidth"],
-        reserved_bytes=part["reserved"].get("bytes", 0),
+        reserved_bytes=part["reserved"]["bytes"],
         l2_bytes=chip.get("l2_bytes"),
         cores=chip.get("cores"),
         clock_hz=chip.get("clock_hz"),
         tdp_w=chip.get("tdp_w"),
-        host_op_time_s=host.get("op_time_s", 0.0),
-        graph_launch_s=host.get("graph_launch_s", 0.0),
+        host_op_time_s=host["op_time_s"],
+        graph_launch_s=host["graph_launch_s"],
         topology=_topology(data["topology"], told),
         coefficients=own,
         collective=curves,

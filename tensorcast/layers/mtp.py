@@ -89,9 +89,10 @@ def install_drafts(model, wanted: int) -> int:
 def _fresh_block(last: nn.Module, config, index: int, kind: str | None) -> nn.Module:
     """A decoder block like the last one, or of `kind`; the configuration's per-layer lists are made long enough for it."""
     longer = copy.copy(config)
+    types = getattr(config, "attribute_map", {}).get("layer_types", "layer_types")  # the list that says each layer's kind
     for name, value in list(vars(config).items()):
         if isinstance(value, list) and len(value) == config.num_hidden_layers:
-            filler = kind if kind is not None and name == "layer_types" else value[-1]
+            filler = kind if kind is not None and name == types else value[-1]
             longer.__dict__[name] = [*value, *[filler] * (index + 1 - len(value))]
     return type(last)(longer, layer_idx=index)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
+
 from tensorcast.formats import format_named
 from tensorcast.ops.base import Work, dtype_name, item_bytes, operator
 
@@ -82,7 +84,7 @@ class Quantize:
 
     def work(d, a):
         elements = d["rows"] * d["columns"]
-        scales = d["rows"] if not a["group"] else elements / a["group"]
+        scales = d["rows"] if not a["group"] else d["rows"] * np.ceil(d["columns"] / a["group"])
         scale_bytes = 4 * scales if a["dynamic"] and not format_named(a["to_format"]).block_scaled else 0
         return Work(
             vector_flops=(3 if a["dynamic"] else 2) * elements,
