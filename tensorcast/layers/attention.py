@@ -39,7 +39,8 @@ def install_attention(model) -> int:
     """An attention slot on every module that calls transformers' attention interface. Returns how many."""
     count = 0
     for path, module in model.module.named_modules():
-        if hasattr(module, "is_causal") and any(hasattr(module, n) for n in ("scaling", "scale", "head_dim", "num_heads")):
+        sizes = ("scaling", "scale", "head_dim", "num_heads")
+        if hasattr(module, "is_causal") and any(hasattr(module, name) for name in sizes):
             install(module, path).slots["attention"] = model.kernels.fill("attention", path)
             count += 1
     return count

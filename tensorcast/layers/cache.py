@@ -90,12 +90,14 @@ def build_cache(config, past: int, drafts: Sequence[str | None] = ()):
 
 def _layer(kind: str, options: dict, past: int):
     known = cache_utils.DYNAMIC_LAYER_TYPE_MAPPING.get(kind)
-    mixed = known is not None and issubclass(known, cache_utils.LinearAttentionLayer) and issubclass(known, cache_utils.DynamicLayer)
-    if known is None or known.__module__ != cache_utils.__name__ or mixed:
+    plain = known is not None and known.__module__ == cache_utils.__name__
+    both = (cache_utils.LinearAttentionLayer, cache_utils.DynamicLayer)
+    mixed = plain and all(issubclass(known, half) for half in both)
+    if not plain or mixed:
         # Such a cache decides how much is read and kept; taking it for plain keys and values would be a wrong number.
         raise ModelError(
-            f"{current().model.blueprint.source.name}: layers of type {kind} keep a cache of their own kind, which is not "
-            f"modelled yet; layers with keys and values, latents, an index or recurrent states are"
+            f"{current().model.blueprint.source.name}: layers of type {kind} keep a cache of their own kind, which is "
+            f"not modelled yet; layers with keys and values, latents, an index or recurrent states are"
         )
     if kind == "dummy":
         return cache_utils.DummyLayer()
@@ -105,7 +107,7 @@ def _layer(kind: str, options: dict, past: int):
 
 
 class EmptyCache(cache_utils.Cache):
-    """Layers without storage. States are answered per layer so that a step with a past takes the model's decode branch."""
+    """Layers without storage. States are answered per layer so that a step with a past takes the decode branch."""
 
     def get_conv_state(self, layer_idx, state_idx=0):
         layer = self.layers[layer_idx]

@@ -67,8 +67,8 @@ class _Merged:
     def _mergeable(self) -> bool:
         first = state_of(self.parts[0])
         same = all(state_of(p).quant == first.quant for p in self.parts)
-        biases = {p.bias is None for p in self.parts}
-        return same and len(biases) == 1 and all(state_of(p).shard.style in ("replicated", "column") for p in self.parts)
+        whole_inputs = all(state_of(p).shard.style in ("replicated", "column") for p in self.parts)
+        return same and whole_inputs and len({p.bias is None for p in self.parts}) == 1
 
     def _product(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         widths = [p.weight.shape[0] for p in self.parts]

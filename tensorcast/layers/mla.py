@@ -66,12 +66,15 @@ def attend_latent(module, q, latent, rope, rule):
         return out.view(heads, b, s, v_dim).permute(1, 2, 0, 3).contiguous()
 
 
+_INDEXER = ("wq_b", "wk", "k_norm", "weights_proj", "index_topk")
+
+
 def install_indexers(model) -> int:
     """The indexer of sparse attention as products, a cache write and one scoring operator. Returns how many."""
     count = 0
     for path, module in model.module.named_modules():
         indexer = getattr(module, "indexer", None)
-        if indexer is None or not all(hasattr(indexer, n) for n in ("wq_b", "wk", "k_norm", "weights_proj", "index_topk")):
+        if indexer is None or not all(hasattr(indexer, name) for name in _INDEXER):
             continue
         install(indexer, f"{path}.indexer", indexer_forward)
         install(module, path, _with_mask)

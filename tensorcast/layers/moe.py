@@ -1,7 +1,7 @@
 """Mixture of experts: router, exchange between ranks, experts, and the sum of partial results.
 
-Found by structure: an experts module holds 3-D parameters `gate_up_proj` (or `up_proj`) and `down_proj`; its router is a
-sibling with a 2-D weight [experts, hidden] and a `top_k`.
+Found by structure: an experts module holds 3-D parameters `gate_up_proj` (or `up_proj`) and `down_proj`; its router is
+a sibling with a 2-D weight [experts, hidden] and a `top_k`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import nn
 from tensorcast.errors import ModelError
 from tensorcast.formats import bytes_of
 from tensorcast.layers.linear import product
-from tensorcast.layers.state import Group, install, original_forward, state_of
+from tensorcast.layers.state import ALONE, Group, install, original_forward, state_of
 from tensorcast.ops.base import dtype_name
 from tensorcast.trace.context import current
 from tensorcast.trace.library import call
@@ -22,14 +22,14 @@ from tensorcast.trace.library import call
 
 @dataclass(frozen=True)
 class Exchange:
-    """Who meets at the experts. `groups` attention groups bring their tokens, each shared by `slices` ranks; experts are
-    spread over `ep` ranks (`ep_group`) and each expert is cut into `tp` parts (`tp_group`)."""
+    """Who meets at the experts. `groups` attention groups bring their tokens, each shared by `slices` ranks; experts
+    are spread over `ep` ranks (`ep_group`) and each expert is cut into `tp` parts (`tp_group`)."""
 
     experts: int
     groups: int = 1
     slices: int = 1
-    ep: Group = Group()
-    tp: Group = Group()
+    ep: Group = ALONE
+    tp: Group = ALONE
 
     @property
     def travels(self) -> bool:
@@ -170,9 +170,10 @@ def _block_forward(model, experts):
     inner = model.profile.moe_block_forward
     if inner is None:
         if runs_every_expert(experts):
+            name, code = model.blueprint.source.name, type(experts).__name__
             raise ModelError(
-                f"{model.blueprint.source.name}: {type(experts).__name__} takes no routing, so its code runs every expert on "
-                f"every token; register a ModelProfile with moe_block_forward for {model.blueprint.model_type!r}"
+                f"{name}: {code} takes no routing, so its code runs every expert on every token; register a "
+                f"ModelProfile with moe_block_forward for {model.blueprint.model_type!r}"
             )
         inner = original_forward
 

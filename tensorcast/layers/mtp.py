@@ -60,7 +60,8 @@ def install_drafts(model, wanted: int) -> int:
     """Add the checkpoint's draft layers (at most `wanted`). Returns how many."""
     available = draft_layers(model)
     if not available:
-        raise DeploymentError(f"--mtp {wanted}: {model.blueprint.source.name} has no multi-token-prediction layers; leave it out")
+        name = model.blueprint.source.name
+        raise DeploymentError(f"--mtp {wanted}: {name} has no multi-token-prediction layers; leave it out")
     decoder = model.decoder
     last, norm = decoder.layers[-1], model.final_norm
     hidden = model.text_config.hidden_size
@@ -74,7 +75,8 @@ def install_drafts(model, wanted: int) -> int:
         drafts.append(DraftLayer(blocks, norm, hidden, dtype))
     model.module.add_module("mtp", drafts.eval().requires_grad_(False))
     model.drafts = drafts
-    from tensorcast.layers import linear, mlp, norm as norms
+    from tensorcast.layers import linear, mlp
+    from tensorcast.layers import norm as norms
 
     for install in (
         linear.install_linears,
@@ -87,9 +89,10 @@ def install_drafts(model, wanted: int) -> int:
 
 
 def _fresh_block(last: nn.Module, config, index: int, kind: str | None) -> nn.Module:
-    """A decoder block like the last one, or of `kind`; the configuration's per-layer lists are made long enough for it."""
+    """A decoder block like the last one, or of `kind`; the configuration's per-layer lists are made long enough."""
     longer = copy.copy(config)
-    types = getattr(config, "attribute_map", {}).get("layer_types", "layer_types")  # the list that says each layer's kind
+    # the list that says each layer's kind, by the name the configuration stores it under
+    types = getattr(config, "attribute_map", {}).get("layer_types", "layer_types")
     for name, value in list(vars(config).items()):
         if isinstance(value, list) and len(value) == config.num_hidden_layers:
             filler = kind if kind is not None and name == types else value[-1]
@@ -100,8 +103,8 @@ def _fresh_block(last: nn.Module, config, index: int, kind: str | None) -> nn.Mo
 def run_drafts(model, hidden, ids, options) -> None:
     """Run the draft tokens of one step behind the main forward; every draft asks the shared head once.
 
-    `options` are the keyword arguments of the last decoder layer. In prefill every draft layer reads the prompt once, to
-    fill its cache. In decode the first draft sees the tokens just verified, every later one a single token.
+    `options` are the keyword arguments of the last decoder layer. In prefill every draft layer reads the prompt once,
+    to fill its cache. In decode the first draft sees the tokens just verified, every later one a single token.
     """
     decode = current().phase == "decode"
     tokens = ids.shape[1]

@@ -53,7 +53,7 @@ def gated_forward(module, x, gate=None):
 
 
 def share_statistics(shard, x) -> None:
-    """A norm over elements that lie on several ranks: they add up their sums of squares, fp32, before each scales its own.
+    """A norm over elements that lie on several ranks: they add up their sums of squares (fp32) first.
 
     Queries and keys are summed in one message, sent by the first of the two: two values a token.
     """

@@ -104,10 +104,12 @@ def _attributes(module: nn.Module, index: int):
     for name, value in vars(module).items():
         if name in _IGNORED or name.startswith(("_forward", "_backward", "_state_dict", "_load", "_non_persistent")):
             continue
-        if isinstance(value, _PLAIN) or (isinstance(value, (tuple, list)) and all(isinstance(v, _PLAIN) for v in value)):
+        values = value if isinstance(value, (tuple, list)) else (value,)
+        if all(isinstance(v, _PLAIN) for v in values):
             out.append((name, value))
         elif isinstance(value, Deployed):
-            out.append((name, value.quant, value.shard, value.exchange, sorted((k, s.name) for k, s in value.slots.items())))
+            slots = sorted((op, slot.name) for op, slot in value.slots.items())
+            out.append((name, value.quant, value.shard, value.exchange, slots))
     layer = getattr(module, "layer_idx", None)
     config = getattr(module, "config", None)
     if isinstance(layer, int) and config is not None:

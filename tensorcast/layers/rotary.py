@@ -14,7 +14,7 @@ _FUNCTION = re.compile(r"^apply_(multimodal_|interleaved_)?rotary(_pos)?_emb")
 
 
 def install_rotary(model) -> int:
-    """A lookup for every rotary module, and a rotary slot for the model's rotate functions. Returns how many modules."""
+    """A lookup for every rotary module, and a rotary slot for the model's rotate functions. Returns how many."""
     count = 0
     for path, module in model.module.named_modules():
         if _MODULE.search(type(module).__name__) and not any(module.children()):

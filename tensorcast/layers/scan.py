@@ -1,7 +1,7 @@
 """Linear attention and state-space layers: the functions their code calls become one operator each.
 
-What their code does between projections, convolution and scan (splitting heads apart, gates, decay) engines do inside of
-those kernels, or in one kernel of its own where the decay of a delta rule needs one.
+What their code does between projections, convolution and scan (splitting heads apart, gates, decay) engines do inside
+of those kernels, or in one kernel of its own where the decay of a delta rule needs one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STATE_FORMAT = "fp32"
 
 
 def install_scans(model) -> int:
-    """Scan layers, found by their decay `A_log`, and patches for the functions of their code. Returns how many layers."""
+    """Scan layers, found by their decay `A_log`, and patches for the functions of their code. Returns how many."""
     count = 0
     for path, module in model.module.named_modules():
         if not hasattr(module, "A_log"):

@@ -34,9 +34,11 @@ LEAVES: Mapping[str, str] = {
     **dict.fromkeys(("q_proj", "k_proj", "v_proj", "qkv_proj", "q_b_proj", "kv_b_proj"), "column"),
     **dict.fromkeys(("gate_proj", "up_proj", "gate_up_proj", "w1", "w3", "fc1", "linear_fc1"), "column"),
     **dict.fromkeys(("o_proj", "down_proj", "w2", "out_proj", "fc2", "linear_fc2"), "row"),
-    **dict.fromkeys(("in_proj", "in_proj_qkvz", "in_proj_ba", "in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b"), "column"),
+    **dict.fromkeys(("in_proj", "in_proj_qkvz", "in_proj_ba"), "column"),
+    **dict.fromkeys(("in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b"), "column"),
     "lm_head": "column_gather",
-    **dict.fromkeys(("q_a_proj", "kv_a_proj_with_mqa", "wq_b", "wk", "weights_proj", "shared_expert_gate", "eh_proj"), "replicated"),
+    **dict.fromkeys(("q_a_proj", "kv_a_proj_with_mqa", "wq_b", "wk", "weights_proj"), "replicated"),
+    **dict.fromkeys(("shared_expert_gate", "eh_proj"), "replicated"),
 }
 _CONFIG_STYLES = {
     "colwise": "column",
@@ -113,7 +115,9 @@ class _Sharder:
             for name, width in (("q_norm", heads), ("k_norm", kv_heads)):
                 norm = getattr(module, name, None)
                 weight = getattr(norm, "weight", None)
-                if weight is not None and weight.dim() == 1 and head_dim and weight.shape[0] == width * head_dim > head_dim:
+                if weight is None or weight.dim() != 1 or not head_dim:
+                    continue
+                if weight.shape[0] == width * head_dim > head_dim:
                     norm._parameters["weight"] = smaller(weight, 0, weight.shape[0] * max(1, width // tp) // width)
                     state_of(norm).shard = Shard("norm", self.tp, reduce=name == "q_norm", rule="norm over all heads")
             localise(module, heads, local_heads, kv_heads, local_kv)
@@ -187,7 +191,7 @@ class _Sharder:
         for pattern, style in self.model.config_tp_plan.items():
             if fnmatchcase(path, f"*{pattern}"):
                 if style not in _CONFIG_STYLES:
-                    raise DeploymentError(f"the configuration's tensor-parallel style {style!r} ({pattern}) is not known")
+                    raise DeploymentError(f"the configuration's parallel style {style!r} ({pattern}) is not known")
                 return _CONFIG_STYLES[style], f"config {pattern}"
         return None, ""
 

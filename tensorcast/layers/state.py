@@ -23,16 +23,19 @@ class Group:
     stride: int = 1
 
 
+ALONE = Group()
+
+
 @dataclass(frozen=True)
 class Shard:
     """How a module's parameters are split over `group` and what follows its product.
 
-    style: column (outputs split), row (inputs split, partial sums), column_gather (split, then gathered), vocab (rows of
-    a table split), experts, replicated. `reduce` False: the partial sums are added up later, by the parent.
+    style: column (outputs split), row (inputs split, partial sums), column_gather (split, then gathered), vocab (rows
+    of a table split), experts, replicated. `reduce` False: the partial sums are added up later, by the parent.
     """
 
     style: str = "replicated"
-    group: Group = Group()
+    group: Group = ALONE
     reduce: bool = True
     rule: str = ""  # which rule decided, for the report
 

@@ -29,10 +29,12 @@ def operator_named(name: str) -> Operator:
 def list_ops() -> list[dict]:
     """One dict per operator: name, family, schema, description, origin."""
     _load()
-    return [
-        {"name": e.key, "family": e.value.family, "schema": e.value.schema, "description": e.value.summary, "origin": e.origin}
-        for e in OPERATORS.entries()
-    ]
+    rows = []
+    for entry in OPERATORS.entries():
+        op = entry.value
+        row = {"name": entry.key, "family": op.family, "schema": op.schema, "description": op.summary}
+        rows.append({**row, "origin": entry.origin})
+    return rows
 
 
 def _load() -> None:

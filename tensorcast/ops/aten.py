@@ -1,8 +1,8 @@
 """torch's own operators, described well enough to cost: everything a model does outside the fused operators.
 
 Rows named `aten::…` come from here. Views and allocations cost nothing. A pointwise operator costs a fixed number of
-FLOP an element and reads and writes every tensor once. What is in none of the tables is costed by its bytes and listed in
-`uncosted_ops`.
+FLOP an element and reads and writes every tensor once. What is in none of the tables is costed by its bytes and listed
+in `uncosted_ops`.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ VIEWS = frozenset(
     unbind alias detach view_as as_strided narrow unfold _reshape_alias lift_fresh movedim swapaxes diagonal""".split()
 )
 CREATION = frozenset(
-    """empty empty_like new_empty empty_strided new_empty_strided zeros zeros_like ones ones_like full full_like new_zeros
-    new_ones new_full arange scalar_tensor eye tril_indices linspace""".split()
+    """empty empty_like new_empty empty_strided new_empty_strided zeros zeros_like ones ones_like full full_like
+    new_zeros new_ones new_full arange scalar_tensor eye tril_indices linspace""".split()
 )
 _POINTWISE_FLOPS = {
-    1: """add sub rsub mul div neg abs maximum minimum clamp clamp_min clamp_max relu where masked_fill eq ne lt le gt ge
-    logical_not logical_and logical_or bitwise_and bitwise_not bitwise_or sign floor ceil round floor_divide remainder
-    lerp addcmul fill scatter scatter_add index_add index_put masked_scatter square xor bitwise_xor any all isin
-    logical_xor threshold tril triu""",
+    1: """add sub rsub mul div neg abs maximum minimum clamp clamp_min clamp_max relu where masked_fill eq ne lt le gt
+    ge logical_not logical_and logical_or bitwise_and bitwise_not bitwise_or sign floor ceil round floor_divide
+    remainder lerp addcmul fill scatter scatter_add index_add index_put masked_scatter square xor bitwise_xor any all
+    isin logical_xor threshold tril triu""",
     4: "exp log sqrt rsqrt reciprocal sin cos pow sigmoid tanh hardtanh log1p exp2 erf",
     8: "silu gelu softplus mish elu leaky_relu",
 }
-_MOVES = """copy _to_copy clone cat stack constant_pad_nd pad repeat repeat_interleave index index_select gather roll flip
-embedding contiguous to""".split()
+_MOVES = """copy _to_copy clone cat stack constant_pad_nd pad repeat repeat_interleave index index_select gather roll
+flip embedding contiguous to""".split()
 _REDUCTIONS = "sum mean amax amin max min argmax argmin prod cumsum cumprod logsumexp var std norm topk sort".split()
-_SOFTMAX = "_softmax _log_softmax softmax log_softmax native_layer_norm native_group_norm _fused_rms_norm rms_norm".split()
+_SOFTMAX = """_softmax _log_softmax softmax log_softmax native_layer_norm native_group_norm _fused_rms_norm
+rms_norm""".split()
 
 
 def _tensors(values):
@@ -86,7 +87,8 @@ def _matmul_dims(inputs, outputs):
         (m, k), n, b = x.shape, y.shape[1], 1
     else:
         (b, m, k), n = x.shape, y.shape[2]
-    return {"b": b, "m": m, "n": n, "k": k, "attrs": {"x_format": dtype_name(x), "y_format": dtype_name(y), "math": dtype_name(x)}}
+    formats = {"x_format": dtype_name(x), "y_format": dtype_name(y), "math": dtype_name(x)}
+    return {"b": b, "m": m, "n": n, "k": k, "attrs": formats}
 
 
 def _matmul_work(d, a):
@@ -117,10 +119,9 @@ _register(VIEWS, "none", lambda i, o: {}, lambda d, a: Work(), "view: no cost")
 _register(CREATION, "none", lambda i, o: {}, lambda d, a: Work(), "allocation: no cost")
 for _flops, _names in _POINTWISE_FLOPS.items():
     _register(_names.split(), "elementwise", *_traffic(_flops), f"pointwise, {_flops} FLOP an element")
-_register(
-    [n for n in _MOVES if n not in ("index", "index_select", "gather", "embedding")], "copy", *_traffic(0), "data movement"
-)
-_register(["index", "index_select", "gather", "embedding"], "gather", _gather_dims, _reduce_work(0), "gather of rows")
+_GATHERS = ("index", "index_select", "gather", "embedding")
+_register([n for n in _MOVES if n not in _GATHERS], "copy", *_traffic(0), "data movement")
+_register(_GATHERS, "gather", _gather_dims, _reduce_work(0), "gather of rows")
 _register(_REDUCTIONS, "elementwise", _reduce_dims, _reduce_work(1), "reduction, 1 FLOP an input element")
 _register(_SOFTMAX, "softmax", _reduce_dims, _reduce_work(8), "softmax or norm, 8 FLOP an element")
 _register(["mm", "bmm", "addmm", "baddbmm"], "bmm", _matmul_dims, _matmul_work, "matrix product without kernel fusion")
@@ -132,7 +133,7 @@ UNDESCRIBED = Operator(
 
 
 def aten_operator(name: str) -> tuple[Operator, bool]:
-    """The description of aten operator `name` (without overload), in-place forms included; False when nobody has one."""
+    """The description of aten operator `name` (without overload), in-place forms too; False when nobody has one."""
     for candidate in (name, name.removesuffix("_")):
         found = OPERATORS.find(f"aten::{candidate}")
         if found is not None:

@@ -1,7 +1,7 @@
 """Mixture of experts: routing, exchange of tokens between ranks, and the grouped expert products.
 
-Routing is taken as uniform: every expert is equally likely for every token. `tokens` are those of this rank; ranks times
-`dp` groups of them meet at the experts.
+Routing is taken as uniform: every expert is equally likely for every token. `tokens` are those of this rank; ranks
+times `dp` groups of them meet at the experts.
 """
 
 from __future__ import annotations
@@ -51,10 +51,16 @@ class MoeExperts:
     inter]; `scale_overhead` is the bytes of scales per byte of weight.
     """
 
-    def meta(x, w13, w2, top_k, experts, gated, weight_format, act_format, math, scale_overhead, dequantize, scheme, groups, ep):
+    def meta(
+        x, w13, w2, top_k, experts, gated, weight_format, act_format, math, scale_overhead, dequantize, scheme, groups,
+        ep
+    ):
         return x.new_empty(x.shape)
 
-    def dims(x, w13, w2, top_k, experts, gated, weight_format, act_format, math, scale_overhead, dequantize, scheme, groups, ep):
+    def dims(
+        x, w13, w2, top_k, experts, gated, weight_format, act_format, math, scale_overhead, dequantize, scheme, groups,
+        ep
+    ):
         per_expert = w13.numel() // w13.shape[0] + w2.numel() // w2.shape[0]
         inter = w2.numel() // w2.shape[0] // x.shape[-1]
         return {
@@ -74,7 +80,8 @@ class MoeExperts:
         inside = d["hidden"] * act + width * out + d["inter"] * act + d["hidden"] * out
         return Work(
             matrix_flops=2 * pairs * d["hidden"] * (width + d["inter"]),
-            vector_flops=pairs * (6 * d["inter"] + 2 * d["hidden"]) + active * a["weights_per_expert"] * a["dequantize"],
+            vector_flops=pairs * (6 * d["inter"] + 2 * d["hidden"])
+            + active * a["weights_per_expert"] * a["dequantize"],
             read_bytes=weights + pairs * (d["hidden"] * out + inside),
             write_bytes=pairs * (inside + d["hidden"] * out / a["top_k"]),
             workspace_bytes=pairs * (d["hidden"] * act + width * out + d["inter"] * act),

@@ -53,7 +53,7 @@ class RegroupHeads:
 
 @operator("delta_gates(Tensor beta, Tensor g) -> (Tensor, Tensor)", family="elementwise")
 class DeltaGates:
-    """Update strength sigmoid(b) and log decay -exp(A)·softplus(a + bias) of every head [b, s, heads], decay in fp32."""
+    """Update strength sigmoid(b) and log decay -exp(A)·softplus(a + bias), fp32, of every head [b, s, heads]."""
 
     def meta(beta, g):
         return beta.new_empty(beta.shape), g.new_empty(g.shape)
@@ -142,7 +142,8 @@ def _state_scan_work(d, a, per_chunk, step_flops):
     """Work of a scan: chunks of matrix products, or one vector step per token when `recurrent`."""
     size, state_size = item_bytes(a["format"]), item_bytes(a["state_format"])
     state = d["b"] * d["heads"] * d["dk"] * d["dv"]
-    traffic = {"read_bytes": d["io"] * size / 2 + state * state_size, "write_bytes": d["io"] * size / 2 + state * state_size}
+    moved = d["io"] * size / 2 + state * state_size
+    traffic = {"read_bytes": moved, "write_bytes": moved}
     if a["recurrent"]:
         return Work(vector_flops=step_flops * state * d["s"], **traffic)
     chunks = np.ceil(np.asarray(d["s"], dtype=float) / a["chunk"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 
 import pytest
@@ -60,10 +61,10 @@ REPLICATED = {
 }  # fmt: skip
 
 FAMILIES = [
-    "deepseek-v2-lite", "deepseek-v3", "deepseek-v3.2", "gemma-3-4b", "glm-4.5-air", "glm-5", "gpt-oss-20b", "kimi-k2.5",
-    "llama-3.1-8b", "llama-4-scout", "minimax-m2", "mistral-7b-v0.1", "mixtral-8x7b", "nemotron-3-nano-30b-a3b",
-    "nemotron-3-super-120b-a12b", "phi-4-mini", "qwen2.5-7b", "qwen3-30b-a3b", "qwen3-next-80b-a3b", "qwen3-vl-2b",
-    "qwen3.5-35b-a3b",
+    "deepseek-v2-lite", "deepseek-v3", "deepseek-v3.2", "gemma-3-4b", "glm-4.5-air", "glm-5", "gpt-oss-20b",
+    "kimi-k2.5", "llama-3.1-8b", "llama-4-scout", "minimax-m2", "mistral-7b-v0.1", "mixtral-8x7b",
+    "nemotron-3-nano-30b-a3b", "nemotron-3-super-120b-a12b", "phi-4-mini", "qwen2.5-7b", "qwen3-30b-a3b",
+    "qwen3-next-80b-a3b", "qwen3-vl-2b", "qwen3.5-35b-a3b",
 ]  # fmt: skip
 
 
@@ -84,7 +85,7 @@ def products(name: str, tp: int, ep: int, phase: str) -> tuple:
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_ranks_together_compute_what_one_device_does(name, phase):
-    """Matrix FLOP of a rank x ranks are those of the whole, operator by operator; but for what is kept whole on purpose."""
+    """Matrix FLOP of a rank x ranks are those of the whole, but for what every rank keeps whole on purpose."""
     tp = max(n for n in deployed(name, 1, 1).tp_values if n <= 8)
     one = products(name, 1, 1, phase)
     heads = {module: (d["kv_heads"], d["d"] + d["dv"]) for op, module, _, d in one if op == "attention"}
@@ -193,9 +194,7 @@ def calls(name: str, phase: str = "prefill", tp: int = 1, ep: int = 1) -> list:
 
 
 def layers_of(found, op: str, **attrs) -> int:
-    return sum(
-        len(c.layers or [0]) for c in found if c.op == op and all(c.attrs[k] == v for k, v in attrs.items())
-    )
+    return sum(len(c.layers or [0]) for c in found if c.op == op and attrs.items() <= c.attrs.items())
 
 
 def test_windows_and_chunks_come_from_the_configuration():
@@ -281,8 +280,6 @@ def test_every_draft_layer_keeps_its_own_cache():
 
 
 def test_a_cache_nobody_modelled_is_an_error(tmp_path):
-    import json
-
     entry = next(e for e in entries.all_entries() if e.name == "qwen3-0.6b")
     config = dict(
         architectures=["DeepseekV4ForCausalLM"], model_type="deepseek_v4", num_hidden_layers=4, hidden_size=256,
