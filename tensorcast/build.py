@@ -8,7 +8,7 @@ from typing import Any
 def build_model(model: str, hw: Any, **options: Any):
     """The deployed `TransformerModel` of a model reference: its module on meta, steps, slots and notes.
 
-    Options are those of `simulate` that shape the model: tp, ep, dp, quant, kernel, mtp, layers, overrides, dtype, reuse.
+    Options are those of `simulate` that shape the model: tp, ep, dp, quant, kernel, mtp, layers, dtype, reuse.
     Raises a TensorcastError.
     """
     from tensorcast.layers.attention import INTERFACE, register_interface

@@ -60,9 +60,8 @@ def _load(path: Path) -> None:
         raise CustomModelError(f"{_shown(path)}:{fault.lineno}: {fault.msg}; mend it or use --no-custom-dir") from fault
     except Exception as fault:
         del sys.modules[name]
-        raise CustomModelError(
-            f"{_shown(path)}:{_line(fault, path)}: {type(fault).__name__}: {_one_line(fault)}; mend it or use --no-custom-dir"
-        ) from fault
+        where, what = f"{_shown(path)}:{_line(fault, path)}", f"{type(fault).__name__}: {_one_line(fault)}"
+        raise CustomModelError(f"{where}: {what}; mend it or use --no-custom-dir") from fault
 
 
 def _line(fault: BaseException, path: Path) -> int:

@@ -28,7 +28,7 @@ class WeightGroup:
 
 @dataclass(frozen=True)
 class CacheGroup:
-    """What layers keep between steps, one rank: bytes a token (of `window` tokens at most, 0 = all), bytes a sequence."""
+    """What layers keep between steps, one rank: bytes a token (of at most `window`, 0 = all) and a sequence."""
 
     kind: str
     token_bytes: float

@@ -19,8 +19,8 @@ Each message is one line: what was wrong, and what would work. The command line 
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class TensorcastError(Exception):

@@ -75,13 +75,27 @@ FORMATS: dict[str, Format] = {
 }
 
 ALIASES: dict[str, str] = {
-    "float32": "fp32", "float": "fp32", "f32": "fp32", "single": "fp32",
+    "float32": "fp32",
+    "float": "fp32",
+    "f32": "fp32",
+    "single": "fp32",
     "bfloat16": "bf16",
-    "float16": "fp16", "half": "fp16", "f16": "fp16",
-    "float8_e4m3fn": "fp8", "float8_e4m3fnuz": "fp8", "float8_e4m3": "fp8", "f8_e4m3": "fp8", "e4m3": "fp8",
-    "fp8_e4m3": "fp8", "float8": "fp8",
-    "float8_e5m2": "fp8_e5m2", "float8_e5m2fnuz": "fp8_e5m2", "f8_e5m2": "fp8_e5m2", "e5m2": "fp8_e5m2",
-    "i8": "int8", "i4": "int4",
+    "float16": "fp16",
+    "half": "fp16",
+    "f16": "fp16",
+    "float8_e4m3fn": "fp8",
+    "float8_e4m3fnuz": "fp8",
+    "float8_e4m3": "fp8",
+    "f8_e4m3": "fp8",
+    "e4m3": "fp8",
+    "fp8_e4m3": "fp8",
+    "float8": "fp8",
+    "float8_e5m2": "fp8_e5m2",
+    "float8_e5m2fnuz": "fp8_e5m2",
+    "f8_e5m2": "fp8_e5m2",
+    "e5m2": "fp8_e5m2",
+    "i8": "int8",
+    "i4": "int4",
 }
 """Other spellings: torch dtypes, safetensors dtypes, what vLLM and SGLang flags call them."""
 

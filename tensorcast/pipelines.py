@@ -33,7 +33,9 @@ class ModelProfile:
         styles = ("column", "row", "column_gather", "replicated")
         for pattern, style in self.tp_plan.items():
             if style not in styles:
-                raise InputError(f"model profile {self.model_type!r}: style {style!r} of {pattern!r}; one of {', '.join(styles)}")
+                raise InputError(
+                    f"model profile {self.model_type!r}: style {style!r} of {pattern!r}; one of {', '.join(styles)}"
+                )
 
 
 PROFILES: Catalog[ModelProfile] = Catalog("model profile", patterns=True, normalize=normalize_model_type)

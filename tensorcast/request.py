@@ -137,7 +137,6 @@ class Request:
             "mtp": self.work.mtp,
         }
 
-
     def _remote_files(self) -> list[tuple[str, float, int]]:
         """The model's own code files, where they may run: name, time, size."""
         if not self.trust_remote_code or self.source.folder is None:

@@ -10,14 +10,29 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 
 from tensorcast.errors import TransformationError
-from tensorcast.layers import attention, linear, local, merge, mla, mlp, moe, mtp, norm, quantise, reuse, rotary, scan, sharding
+from tensorcast.layers import (
+    attention,
+    linear,
+    local,
+    merge,
+    mla,
+    mlp,
+    moe,
+    mtp,
+    norm,
+    quantise,
+    reuse,
+    rotary,
+    scan,
+    sharding,
+)
 from tensorcast.transformer_model import TransformerModel
 
 Step = Callable[[TransformerModel], TransformerModel]
 
 
 def wrap_model(model: TransformerModel) -> TransformerModel:
-    """Products, embeddings, norms and gated feed-forwards become one operator each; `forward(step)` is the one entry."""
+    """Products, embeddings, norms and gated feed-forwards become one operator each."""
     linears = linear.install_linears(model)
     norms = norm.install_norms(model)
     gated = mlp.install_gated_mlps(model)

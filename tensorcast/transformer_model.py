@@ -24,7 +24,7 @@ from tensorcast.plan import ParallelPlan
 class Deployment:
     """Everything that decides the deployed module: plan, quantisation, kernels, drafts, reuse."""
 
-    plan: ParallelPlan = ParallelPlan()
+    plan: ParallelPlan = field(default_factory=ParallelPlan)
     quant: Any = None  # quantization.QuantPlan
     kernels: tuple[KernelRequest, ...] = ()
     mtp: int = 0
@@ -229,7 +229,9 @@ class TransformerModel:
             self.notes.append(f"pipeline {key!r} from {entry.origin} ran in place of the nine steps")
             result = entry.value(self)
         if result is not None and result is not self:
-            raise TransformationError(f"the pipeline for {self.blueprint.model_type!r} returned {type(result).__name__}")
+            raise TransformationError(
+                f"the pipeline for {self.blueprint.model_type!r} returned {type(result).__name__}"
+            )
         self.kernels.check(self.blueprint.source.name)
 
     def _check_demands(self) -> None:
@@ -246,7 +248,9 @@ class TransformerModel:
             if step in self.waived:
                 self.notes.append(f"{step} waived: {self.waived[step]}")
                 continue
-            raise DeploymentError(f"the pipeline for {self.blueprint.model_type!r} did not run {step} but {asked} was asked")
+            raise DeploymentError(
+                f"the pipeline for {self.blueprint.model_type!r} did not run {step} but {asked} was asked"
+            )
 
 
 def idle_parameters(module: nn.Module) -> int:

@@ -4,11 +4,23 @@ from tensorcast.errors import InputError, UnknownNameError
 from tensorcast.formats import FORMATS, Format, bytes_of, format_named, machine_computes, scale_bytes_of
 
 
-@pytest.mark.parametrize("name, known", [
-    ("bf16", "bf16"), ("torch.bfloat16", "bf16"), ("float16", "fp16"), ("half", "fp16"), ("Float32", "fp32"),
-    ("float8_e4m3fn", "fp8"), ("F8_E4M3", "fp8"), ("fp8-e4m3", "fp8"), ("torch.float8_e5m2", "fp8_e5m2"),
-    ("INT8", "int8"), ("mxfp4", "mxfp4"), ("NVFP4", "nvfp4"),
-])
+@pytest.mark.parametrize(
+    "name, known",
+    [
+        ("bf16", "bf16"),
+        ("torch.bfloat16", "bf16"),
+        ("float16", "fp16"),
+        ("half", "fp16"),
+        ("Float32", "fp32"),
+        ("float8_e4m3fn", "fp8"),
+        ("F8_E4M3", "fp8"),
+        ("fp8-e4m3", "fp8"),
+        ("torch.float8_e5m2", "fp8_e5m2"),
+        ("INT8", "int8"),
+        ("mxfp4", "mxfp4"),
+        ("NVFP4", "nvfp4"),
+    ],
+)
 def test_a_format_goes_by_many_names(name, known):
     assert format_named(name).name == known
 
@@ -25,7 +37,14 @@ def test_fp4_elements_alone_do_not_say_which_scales_they_have():
 
 def test_bytes_are_packed_and_without_scales():
     assert [bytes_of(1000, f) for f in ("fp32", "tf32", "bf16", "fp8", "int8", "int4", "nvfp4")] == [
-        4000, 4000, 2000, 1000, 1000, 500, 500]
+        4000,
+        4000,
+        2000,
+        1000,
+        1000,
+        500,
+        500,
+    ]
     assert bytes_of(3, "int4") == 2
 
 

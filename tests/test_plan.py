@@ -140,6 +140,9 @@ def test_an_option_that_does_not_exist_is_refused() -> None:
 def test_one_text_is_one_pattern() -> None:
     request = Request.of(model="qwen3-8b", hw="h100", quant="fp8", exclude="down_proj", kernel="attention=eager")
     assert [k.op for k in request.kernels] == ["attention"]
-    assert request.cache_key() == Request.of(
-        model="qwen3-8b", hw="h100", quant="fp8", exclude=["down_proj"], kernel=["attention=eager"]
-    ).cache_key()
+    assert (
+        request.cache_key()
+        == Request.of(
+            model="qwen3-8b", hw="h100", quant="fp8", exclude=["down_proj"], kernel=["attention=eager"]
+        ).cache_key()
+    )

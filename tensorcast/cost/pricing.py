@@ -20,7 +20,7 @@ MEMORY_BOUND = ("elementwise", "norm", "activation", "rotary", "gather", "copy",
 class Family:
     """How one family of operators is priced.
 
-    `key(attrs)` names the figures in the hardware profile: (coefficient family, format); None for collectives, which have
+    `key(attrs)` names the figures in the hardware profile: (family, format); None for collectives, which have
     curves of their own. `time(dims, work, attrs, hw, coefficient)` gives the seconds.
     """
 
@@ -39,7 +39,9 @@ def _by_name(family: str, fmt: Callable[[Mapping[str, Any]], str]):
 
 
 FAMILIES: Mapping[str, Family] = {
-    **{name: Family(_by_name(name, gemm.product_format), gemm.product_time) for name in ("gemm", "bmm", "grouped_gemm")},
+    **{
+        name: Family(_by_name(name, gemm.product_format), gemm.product_time) for name in ("gemm", "bmm", "grouped_gemm")
+    },
     "attention": Family(lambda a: (f"attention_{a['phase']}", a["kv_format"]), attention.attention_time),
     "mla": Family(lambda a: (f"mla_{a['phase']}", a["kv_format"]), attention.attention_time),
     "scan": Family(lambda a: ("scan", a["math"]), memory.scan_time),

@@ -53,8 +53,7 @@ def describe_hardware(reference: str) -> dict[str, Any]:
             {"family": family, **_text_last(row)} for family, rows in hw.coefficients.items() for row in rows
         ],
         "collectives": [
-            {"op": op, "curve": type(curve).__name__, **_text_last(curve)}
-            for op, curve in hw.collective.items()
+            {"op": op, "curve": type(curve).__name__, **_text_last(curve)} for op, curve in hw.collective.items()
         ],
     }
 

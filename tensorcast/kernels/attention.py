@@ -39,7 +39,11 @@ def _eager():
 
 KERNELS.register(
     KernelSpec(
-        "flash", "attention", _flash, description="one kernel; scores stay on chip, masked pairs are skipped", default=True
+        "flash",
+        "attention",
+        _flash,
+        description="one kernel; scores stay on chip, masked pairs are skipped",
+        default=True,
     )
 )
 KERNELS.register(

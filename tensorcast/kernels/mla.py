@@ -25,5 +25,7 @@ KERNELS.register(
     KernelSpec("absorbed", "mla", lambda: lambda phase, sparse: True, description="attention over the latents")
 )
 KERNELS.register(
-    KernelSpec("expanded", "mla", lambda: lambda phase, sparse: False, description="keys and values made from the latents")
+    KernelSpec(
+        "expanded", "mla", lambda: lambda phase, sparse: False, description="keys and values made from the latents"
+    )
 )

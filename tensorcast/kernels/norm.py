@@ -17,10 +17,12 @@ def _fused(name: str):
     return factory
 
 
-
-
 for _op in ("rms_norm", "layer_norm", "gated_rms_norm"):
     KERNELS.register(
-        KernelSpec("fused", _op, _fused(_op), description="one kernel, every element read and written once", default=True)
+        KernelSpec(
+            "fused", _op, _fused(_op), description="one kernel, every element read and written once", default=True
+        )
     )
-    KERNELS.register(KernelSpec("eager", _op, lambda: None, description="the model's own code, one kernel an operation"))
+    KERNELS.register(
+        KernelSpec("eager", _op, lambda: None, description="the model's own code, one kernel an operation")
+    )

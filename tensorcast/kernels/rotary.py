@@ -11,5 +11,9 @@ def _fused():
     return call.rotary
 
 
-KERNELS.register(KernelSpec("fused", "rotary", _fused, description="queries and keys rotated in one kernel", default=True))
-KERNELS.register(KernelSpec("eager", "rotary", lambda: None, description="the model's own code, one kernel an operation"))
+KERNELS.register(
+    KernelSpec("fused", "rotary", _fused, description="queries and keys rotated in one kernel", default=True)
+)
+KERNELS.register(
+    KernelSpec("eager", "rotary", lambda: None, description="the model's own code, one kernel an operation")
+)

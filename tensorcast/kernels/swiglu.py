@@ -11,5 +11,13 @@ def _fused():
     return call.swiglu
 
 
-KERNELS.register(KernelSpec("fused", "swiglu", _fused, description="gate and up as one product, act(gate)·up as one kernel", default=True))
-KERNELS.register(KernelSpec("eager", "swiglu", lambda: None, description="the model's own code: two products, activation, multiplication"))
+KERNELS.register(
+    KernelSpec(
+        "fused", "swiglu", _fused, description="gate and up as one product, act(gate)·up as one kernel", default=True
+    )
+)
+KERNELS.register(
+    KernelSpec(
+        "eager", "swiglu", lambda: None, description="the model's own code: two products, activation, multiplication"
+    )
+)

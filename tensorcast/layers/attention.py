@@ -103,5 +103,3 @@ def _sdpa(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, e
     fmt = dtype_name(q)
     out = call.attention(q, k, v, is_causal, 0, 0, 0, dtype_name(k), fmt, "prefill", "flash")
     return out.transpose(1, 2)
-
-

@@ -63,9 +63,7 @@ class BatchedMatmul:
     def work(d, a):
         b, m, n, k = d["b"], d["m"], d["n"], d["k"]
         x, y = item_bytes(a["x_format"]), item_bytes(a["y_format"])
-        return Work(
-            matrix_flops=2 * b * m * n * k, read_bytes=b * (m * k * x + k * n * y), write_bytes=b * m * n * x
-        )
+        return Work(matrix_flops=2 * b * m * n * k, read_bytes=b * (m * k * x + k * n * y), write_bytes=b * m * n * x)
 
 
 @operator(

@@ -52,14 +52,38 @@ class MoeExperts:
     """
 
     def meta(
-        x, w13, w2, top_k, experts, gated, weight_format, act_format, math, scale_overhead, dequantize, scheme, groups,
-        ep
+        x,
+        w13,
+        w2,
+        top_k,
+        experts,
+        gated,
+        weight_format,
+        act_format,
+        math,
+        scale_overhead,
+        dequantize,
+        scheme,
+        groups,
+        ep,
     ):
         return x.new_empty(x.shape)
 
     def dims(
-        x, w13, w2, top_k, experts, gated, weight_format, act_format, math, scale_overhead, dequantize, scheme, groups,
-        ep
+        x,
+        w13,
+        w2,
+        top_k,
+        experts,
+        gated,
+        weight_format,
+        act_format,
+        math,
+        scale_overhead,
+        dequantize,
+        scheme,
+        groups,
+        ep,
     ):
         per_expert = w13.numel() // w13.shape[0] + w2.numel() // w2.shape[0]
         inter = w2.numel() // w2.shape[0] // x.shape[-1]

@@ -86,22 +86,31 @@ def _method(body: Mapping[str, object], where: str) -> str:
         elif "weight_block_size" in body or "activation_scheme" in body:
             stated = "fp8"
         else:
-            raise DeploymentError(f"{where} names no quant_method and has only {', '.join(map(str, body))}; we read "
-                                  f"{', '.join(_READERS)}; use --quant none or a scheme by name")
+            raise DeploymentError(
+                f"{where} names no quant_method and has only {', '.join(map(str, body))}; we read "
+                f"{', '.join(_READERS)}; use --quant none or a scheme by name"
+            )
     name = str(stated).lower().replace("_", "-")
-    name = {"fbgemm-fp8": "fbgemm_fp8", "modelopt-fp4": "modelopt", "modelopt-mixed": "modelopt", "compressed-tensors":
-            "compressed-tensors", "gpt-oss-mxfp4": "mxfp4"}.get(name, name)
+    name = {
+        "fbgemm-fp8": "fbgemm_fp8",
+        "modelopt-fp4": "modelopt",
+        "modelopt-mixed": "modelopt",
+        "compressed-tensors": "compressed-tensors",
+        "gpt-oss-mxfp4": "mxfp4",
+    }.get(name, name)
     if name in _REFUSED:
         raise DeploymentError(f"{where}: {stated} {_REFUSED[name]}")
     if name not in _READERS:
-        raise DeploymentError(f"{where}: unknown quant_method {stated!r}; we read {', '.join(_READERS)}; "
-                              "use --quant none or a scheme by name")
+        raise DeploymentError(
+            f"{where}: unknown quant_method {stated!r}; we read {', '.join(_READERS)}; "
+            "use --quant none or a scheme by name"
+        )
     return name
 
 
 _REFUSED = {
     "bitsandbytes": "splits activations by outlier (int8) or uses a code book with nested scales (nf4), which no "
-                    "scheme here computes faithfully; use --quant w8a16 or w4a16 for a figure near it, or --quant none",
+    "scheme here computes faithfully; use --quant w8a16 or w4a16 for a figure near it, or --quant none",
 }
 
 
@@ -154,8 +163,9 @@ def _gptq(body, config):
     bits, group = int(body.get("bits", 4)), int(body.get("group_size", 128))
     if bits not in (4, 8):
         raise DeploymentError(f"gptq with {bits} bits is not simulated; 4 and 8 are")
-    spec = QuantSpec(f"int{bits}", "fp16", weight_group=max(group, 0), scale="fp16",
-                     weight_zero_point=not body.get("sym", True))
+    spec = QuantSpec(
+        f"int{bits}", "fp16", weight_group=max(group, 0), scale="fp16", weight_zero_point=not body.get("sym", True)
+    )
     skip = _names(body, "modules_to_not_convert")
     for pattern in body.get("dynamic") or ():
         if not str(pattern).startswith("-:"):
@@ -170,8 +180,9 @@ def _awq(body, config):
     if bits != 4:
         raise DeploymentError(f"awq with {bits} bits is not simulated; 4 is")
     group = int(body.get("group_size", body.get("q_group_size", 128)))
-    spec = QuantSpec("int4", "fp16", weight_group=max(group, 0), scale="fp16",
-                     weight_zero_point=bool(body.get("zero_point", True)))
+    spec = QuantSpec(
+        "int4", "fp16", weight_group=max(group, 0), scale="fp16", weight_zero_point=bool(body.get("zero_point", True))
+    )
     return ((ALL, spec),), _names(body, "modules_to_not_convert"), (), False
 
 
@@ -210,8 +221,14 @@ def _from_arguments(weights: Mapping, activations: Mapping | None, where: str) -
     activation, dynamic, agroup = "bf16", True, 0
     if activations:
         abits, akind = activations.get("num_bits"), activations.get("type", "int")
-        activation = {("int", 8): "int8", ("float", 8): "fp8", ("float", 4): weight, ("int", 4): "int4",
-                      ("int", 16): "bf16", ("float", 16): "bf16"}.get((akind, abits))
+        activation = {
+            ("int", 8): "int8",
+            ("float", 8): "fp8",
+            ("float", 4): weight,
+            ("int", 4): "int4",
+            ("int", 16): "bf16",
+            ("float", 16): "bf16",
+        }.get((akind, abits))
         if activation is None:
             raise DeploymentError(f"{where}: {abits}-bit {akind} activations are not simulated")
         agroup = int(activations.get("group_size") or 0)
@@ -220,7 +237,10 @@ def _from_arguments(weights: Mapping, activations: Mapping | None, where: str) -
         own_scales = format_named(activation).block_scaled
         dynamic, agroup = (True, 0) if own_scales else (bool(activations.get("dynamic", False)), max(agroup, 0))
     return QuantSpec(
-        weight, activation, dynamic=dynamic, activation_group=agroup,
+        weight,
+        activation,
+        dynamic=dynamic,
+        activation_group=agroup,
         weight_group=0 if own or strategy != "group" or not group or group < 0 else int(group),
         weight_block=tuple(block) if block else None,
         weight_per_tensor=not own and strategy in ("tensor", None),
@@ -238,15 +258,30 @@ def _modelopt(body, config):
     if stated is None and isinstance(body.get("config_groups"), Mapping):
         return _compressed(body, config)
     if str(stated).upper() == "MIXED_PRECISION":
-        raise DeploymentError("modelopt: MIXED_PRECISION without quantized_layers does not say which layer has "
-                              "which format; use a scheme by name")
-    notes = () if skip else (f"the checkpoint's {stated} lists no excluded modules: every linear but lm_head, routers "
-                             "and embeddings is taken as quantised",)
+        raise DeploymentError(
+            "modelopt: MIXED_PRECISION without quantized_layers does not say which layer has "
+            "which format; use a scheme by name"
+        )
+    notes = (
+        ()
+        if skip
+        else (
+            f"the checkpoint's {stated} lists no excluded modules: every linear but lm_head, routers "
+            "and embeddings is taken as quantised",
+        )
+    )
     return ((ALL, algorithm(stated, body.get("group_size"), body.get("has_zero_point"))),), skip, notes, False
 
 
-_READERS = {"fp8": _fp8, "fbgemm_fp8": _fbgemm, "compressed-tensors": _compressed, "modelopt": _modelopt,
-            "mxfp4": _mxfp4, "gptq": _gptq, "awq": _awq}
+_READERS = {
+    "fp8": _fp8,
+    "fbgemm_fp8": _fbgemm,
+    "compressed-tensors": _compressed,
+    "modelopt": _modelopt,
+    "mxfp4": _mxfp4,
+    "gptq": _gptq,
+    "awq": _awq,
+}
 
 
 def _kv_cache(body: Mapping[str, object]) -> str | None:
@@ -258,8 +293,9 @@ def _kv_cache(body: Mapping[str, object]) -> str | None:
         pair = stated.get("type", "int"), stated.get("num_bits")
         name = {("float", 8): "fp8", ("int", 8): "int8", ("float", 4): "nvfp4", ("int", 4): "int4"}.get(pair)
         if name is None:
-            raise DeploymentError(f"kv_cache_scheme: {pair[1]}-bit {pair[0]} is not simulated; "
-                                  "name a format with --kv-cache-dtype")
+            raise DeploymentError(
+                f"kv_cache_scheme: {pair[1]}-bit {pair[0]} is not simulated; name a format with --kv-cache-dtype"
+            )
         return name
     return format_named(str(stated)).name
 

@@ -36,8 +36,9 @@ def algorithm(name: object, group: object = None, zero_point: object = False) ->
     if spec is None:
         near = near_names(str(name), ALGORITHMS)
         nearest = f"nearest: {', '.join(near)}; " if near else ""
-        raise DeploymentError(f"modelopt: unknown quant_algo {name!r}; {nearest}"
-                              f"we read MIXED_PRECISION, {', '.join(ALGORITHMS)}")
+        raise DeploymentError(
+            f"modelopt: unknown quant_algo {name!r}; {nearest}we read MIXED_PRECISION, {', '.join(ALGORITHMS)}"
+        )
     own = format_named(spec.weight).scale_block
     if own and group not in (None, own):
         raise DeploymentError(f"modelopt: {name} has groups of {own} by definition, not {group}")

@@ -22,13 +22,25 @@ from tensorcast.errors import DeploymentError, InputError
 
 WRAPPERS = ("model", "language_model", "backbone", "text_model")
 
-SEGMENTS = {"attn": "self_attn", "ffn": "mlp", "block_sparse_moe": "mlp", "head": "lm_head", "embed": "embed_tokens",
-            "w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
+SEGMENTS = {
+    "attn": "self_attn",
+    "ffn": "mlp",
+    "block_sparse_moe": "mlp",
+    "head": "lm_head",
+    "embed": "embed_tokens",
+    "w1": "gate_proj",
+    "w2": "down_proj",
+    "w3": "up_proj",
+}
 """Names in the reference code of DeepSeek, Mixtral and MiniMax -> names in transformers."""
 
-FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj"),
-         "fused_qkv_a_proj_with_mqa": ("q_a_proj", "kv_a_proj_with_mqa"),
-         "in_proj_qkvz": ("in_proj_qkv", "in_proj_z"), "in_proj_ba": ("in_proj_b", "in_proj_a")}
+FUSED = {
+    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
+    "gate_up_proj": ("gate_proj", "up_proj"),
+    "fused_qkv_a_proj_with_mqa": ("q_a_proj", "kv_a_proj_with_mqa"),
+    "in_proj_qkvz": ("in_proj_qkv", "in_proj_z"),
+    "in_proj_ba": ("in_proj_b", "in_proj_a"),
+}
 """A fused projection -> the projections it is made of."""
 
 LANGUAGE = ("", "layers", "mtp", "embed", "head", "ffn", "block_sparse_moe", "w1", "w2", "w3")
@@ -56,10 +68,10 @@ def _split_experts(path: str) -> tuple[str, str]:
     if segments[0].rstrip("*") in LANGUAGE:  # other towers have their own `attn` and `head`
         for i, segment in enumerate(segments):
             stem = segment.rstrip("*")
-            segments[i] = SEGMENTS.get(stem, stem) + segment[len(stem):]
+            segments[i] = SEGMENTS.get(stem, stem) + segment[len(stem) :]
     for i, segment in enumerate(segments[:-1]):
         if segment == "experts" and (segments[i + 1].isdigit() or segments[i + 1] in ("*", *PROJECTIONS)):
-            return ".".join(segments[: i + 1]), "." + ".".join(segments[i + 1:])
+            return ".".join(segments[: i + 1]), "." + ".".join(segments[i + 1 :])
     return ".".join(segments), ""
 
 
@@ -117,8 +129,10 @@ class Matcher:
             parts = [f"{path}.0.{part}" for part in ("up_proj", "down_proj")]
         hits = [part for part in parts if self._matches(part)]
         if hits and len(hits) < len(parts):
-            raise DeploymentError(f"{path} is one fused module, but the patterns cover only {', '.join(hits)}; "
-                                  f"name all of {', '.join(parts)} or none")
+            raise DeploymentError(
+                f"{path} is one fused module, but the patterns cover only {', '.join(hits)}; "
+                f"name all of {', '.join(parts)} or none"
+            )
         return bool(hits)
 
     def _matches(self, path: str) -> bool:
@@ -156,8 +170,9 @@ def refuse_partial_experts(patterns: Iterable[str], experts: int, what: str) -> 
     whole = "the experts of a layer run as one stack with one format"
     for path, seen in indices.items():
         if seen != set(range(experts or len(seen))) or (not experts and len(seen) == 1):
-            raise DeploymentError(f"{what} names {len(seen)} of {experts or 'the'} experts of {path}; {whole}: "
-                                  f"name {path}")
+            raise DeploymentError(
+                f"{what} names {len(seen)} of {experts or 'the'} experts of {path}; {whole}: name {path}"
+            )
     for path, seen in projections.items():
         if not ({"up_proj", "down_proj"} <= seen or {"gate_up_proj", "down_proj"} <= seen):
             raise DeploymentError(f"{what} names only {', '.join(sorted(seen))} of {path}; {whole}: name {path}")

@@ -101,8 +101,10 @@ class QuantPlan:
                 decided[path] = spec
         listed.check(paths, self.source)
         if not decided:
-            raise DeploymentError(f"quantisation ({self.source}) matches none of the {len(paths)} modules of this "
-                                  f"model, such as {', '.join(list(paths)[:2])}; use --quant none or a scheme by name")
+            raise DeploymentError(
+                f"quantisation ({self.source}) matches none of the {len(paths)} modules of this "
+                f"model, such as {', '.join(list(paths)[:2])}; use --quant none or a scheme by name"
+            )
         return decided
 
     def _kept(self, path: str, kind: str) -> bool:
@@ -117,8 +119,10 @@ class QuantPlan:
             if not any(matcher(path) for path in paths):
                 names = {segment for path in paths for segment in path.split(".") if not segment.isdigit()}
                 near = near_names(pattern, names | set(paths)) or sorted(names)[:3]
-                raise DeploymentError(f"--exclude {pattern!r} matches no module; nearest: {', '.join(near)} "
-                                      "(a full-path glob, a whole segment, or re:REGEX)")
+                raise DeploymentError(
+                    f"--exclude {pattern!r} matches no module; nearest: {', '.join(near)} "
+                    "(a full-path glob, a whole segment, or re:REGEX)"
+                )
 
 
 class _Listed:
@@ -138,8 +142,10 @@ class _Listed:
             if known[1] != spec:
                 raise DeploymentError(f"{bare} is one module, but {known[0]} and {pattern} differ in format")
         self.loose = [(Matcher(tuple(patterns)), spec) for spec, patterns in by_spec.items()]
-        self.fused = {spec: Matcher(tuple(p for p, s in self.exact.values() if s == spec))
-                      for spec in {s for _, s in self.exact.values()}}
+        self.fused = {
+            spec: Matcher(tuple(p for p, s in self.exact.values() if s == spec))
+            for spec in {s for _, s in self.exact.values()}
+        }
 
     def find(self, names: Sequence[str]) -> tuple[bool, QuantSpec | None]:
         """(whether a rule names the module that checkpoints call by one of `names`, its spec)."""
@@ -158,15 +164,19 @@ class _Listed:
         if self.total and not self.used:
             asked = next(iter(self.exact), None) or self.loose[0][0].patterns[0]
             near = near_names(asked, map(canonical, paths)) or list(paths)[:2]
-            raise DeploymentError(f"the list of quantised layers ({source}) matches no module: it has {asked}, "
-                                  f"the model has {', '.join(near)}")
+            raise DeploymentError(
+                f"the list of quantised layers ({source}) matches no module: it has {asked}, "
+                f"the model has {', '.join(near)}"
+            )
         here = {canonical(path) for path in paths}
         layers = {".".join(path.split(".")[:2]) for path in here if path.startswith("layers.")}
         for bare in self.exact:
             inside = any(path == bare or path.startswith(bare + ".") for path in here) or bare in here
             if not inside and ".".join(bare.split(".")[:2]) in layers and not _fused_into(bare, here):
-                raise DeploymentError(f"the list of quantised layers ({source}) has {self.exact[bare][0]}, which the "
-                                      f"model has not; nearest: {', '.join(near_names(bare, here)) or 'none'}")
+                raise DeploymentError(
+                    f"the list of quantised layers ({source}) has {self.exact[bare][0]}, which the "
+                    f"model has not; nearest: {', '.join(near_names(bare, here)) or 'none'}"
+                )
 
 
 def _fused_into(bare: str, here: set[str]) -> bool:
@@ -208,9 +218,15 @@ def plan_from_request(
         if own is not None:
             kv = kv_cache_format(own.kv_cache or dtype)
             rules, notes = _as_machine_allows(tuple((p, s and with_dtype(s, dtype)) for p, s in own.rules), has, dtype)
-            base = replace(base, rules=rules, skip=own.skip, source=f"checkpoint {own.source}",
-                           quant_lm_head=quant_lm_head or own.lm_head, language_only=own.language_only,
-                           notes=own.notes + notes)
+            base = replace(
+                base,
+                rules=rules,
+                skip=own.skip,
+                source=f"checkpoint {own.source}",
+                quant_lm_head=quant_lm_head or own.lm_head,
+                language_only=own.language_only,
+                notes=own.notes + notes,
+            )
     elif key != "none":
         spec = scheme_named(key, dtype)
         if not spec.runs_on(has):
@@ -244,8 +260,9 @@ def _attention_format(name: str | None, has: Callable[[str], bool]) -> str | Non
     fmt = format_named(name)
     if not machine_computes(fmt, has):
         able = [f.name for f in FORMATS.values() if machine_computes(f, has)]
-        raise DeploymentError(f"--attention-quant {name}: this machine does not compute {fmt.name}; "
-                              f"it has {', '.join(able)}")
+        raise DeploymentError(
+            f"--attention-quant {name}: this machine does not compute {fmt.name}; it has {', '.join(able)}"
+        )
     return fmt.name
 
 
@@ -256,8 +273,10 @@ def _as_machine_allows(rules, has, dtype):
         if spec is not None and not spec.runs_on(has):
             best = nearest(spec, has, dtype)
             advice = f"; nearest format it runs: --quant {best}" if best else ""
-            notes[spec.label] = (f"this machine does not compute {spec.math}: layers the checkpoint has as "
-                                 f"{spec.label} are simulated with {dtype} weights{advice}")
+            notes[spec.label] = (
+                f"this machine does not compute {spec.math}: layers the checkpoint has as "
+                f"{spec.label} are simulated with {dtype} weights{advice}"
+            )
     kept = tuple((p, s if s is None or s.runs_on(has) else None) for p, s in rules)
     return kept, tuple(notes.values())
 

@@ -229,8 +229,13 @@ def nearest(spec: QuantSpec | str, has: Callable[[str], bool], dtype: str = "bf1
     def distance(name: str) -> tuple[int, int, bool, bool, int]:
         other = SCHEMES[name]
         ow, oa = format_named(other.weight), format_named(other.activation)
-        return (abs(ow.bits - w.bits), abs(oa.bits - a.bits), ow.is_integer != w.is_integer,
-                other.dynamic != spec.dynamic, list(SCHEMES).index(name))
+        return (
+            abs(ow.bits - w.bits),
+            abs(oa.bits - a.bits),
+            ow.is_integer != w.is_integer,
+            other.dynamic != spec.dynamic,
+            list(SCHEMES).index(name),
+        )
 
     able = [name for name, other in SCHEMES.items() if with_dtype(other, dtype).runs_on(has)]
     return min(able, key=distance, default=None)

@@ -176,4 +176,3 @@ class Tracer(TorchDispatchMode):
         memory.allocated(outputs)
         memory.peak = memory.live
         self.calls.append(Call(label, scope, dims, attrs, memory.live, before, self.stack, self.layer))
-

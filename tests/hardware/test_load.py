@@ -15,6 +15,8 @@ vendor: acme
 peaks: {bf16: 1.0e+14, source: s}
 vector: {fp32: 1.0e+13, source: s}
 memory: {bytes: 1000000000, bandwidth: 1.0e+12, source: s}
+reserved: {bytes: 0, source: s}
+host: {op_time_s: 1.0e-5, graph_launch_s: 1.0e-5, source: s}
 topology:
   tiers:
     - {name: link, kind: switch, devices: 8, bandwidth: 1.0e+11, source: s}
@@ -117,6 +119,8 @@ def test_an_edited_file_is_read_again(folder):
         ("bytes: 1000000000, ", "", "missing field memory.bytes"),
         ("vendor: acme", "vendr: acme", "unknown field vendr; nearest: vendor"),
         ("vendor: acme", "", "missing field vendor"),
+        ("reserved: {bytes: 0, source: s}", "", "missing field reserved"),
+        ("host: {op_time_s: 1.0e-5, graph_launch_s: 1.0e-5, source: s}", "", "missing field host"),
         ("kind: gpu", "kind: cpu", "kind must be one of npu, gpu, not 'cpu'"),
         ("bf16: 1.0e+14", "bf17: 1.0e+14", "nearest: bf16"),
         ("bf16: 1.0e+14", "int8: 1.0e+14", "peaks needs bf16 or fp16"),

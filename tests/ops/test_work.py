@@ -58,9 +58,7 @@ def test_quantised_linear_reads_narrow_weights_and_their_scales():
 
 
 def test_an_embedding_reads_its_rows_only():
-    small, large = (
-        work("embedding", meta(2, 5, dtype=torch.long), meta(rows, 64)) for rows in (100, 100_000)
-    )
+    small, large = (work("embedding", meta(2, 5, dtype=torch.long), meta(rows, 64)) for rows in (100, 100_000))
     assert small == large
     assert small.read_bytes == 10 * 64 * 2 + 10 * 8
     assert small.write_bytes == 10 * 64 * 2

@@ -30,26 +30,37 @@ def test_fp8():
 def test_fp4_experts_of_deepseek_v4():
     config = {"expert_dtype": "fp4", "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
     assert read_checkpoint(config).rules == (
-        ("kind:experts", QuantSpec("mxfp4", "fp8", activation_group=128)), ("*", SCHEMES["fp8-block"]))
+        ("kind:experts", QuantSpec("mxfp4", "fp8", activation_group=128)),
+        ("*", SCHEMES["fp8-block"]),
+    )
 
 
 def arguments(bits, kind="int", **other):
     return {"num_bits": bits, "type": kind, **other}
 
 
-@pytest.mark.parametrize("weights, activations, expected", [
-    (arguments(8, strategy="channel"), arguments(8, dynamic=True, strategy="token"), SCHEMES["w8a8"]),
-    (arguments(8, strategy="channel"), arguments(8, dynamic=False, strategy="tensor"), SCHEMES["w8a8-static"]),
-    (arguments(8, strategy="channel"), None, SCHEMES["w8a16"]),
-    (arguments(4, strategy="group", group_size=128), None, SCHEMES["w4a16"]),
-    (arguments(4, strategy="group", group_size=128), arguments(8, dynamic=True), SCHEMES["w4a8"]),
-    (arguments(8, "float", strategy="tensor"), arguments(8, "float", dynamic=True), SCHEMES["fp8"]),
-    (arguments(8, "float", strategy="block", block_structure=[128, 128]),
-     arguments(8, "float", dynamic=True, strategy="group", group_size=128), SCHEMES["fp8-block"]),
-    (arguments(4, "float", strategy="group", group_size=32), None, SCHEMES["mxfp4"]),
-    (arguments(4, "float", strategy="tensor_group", group_size=16),
-     arguments(4, "float", dynamic="local", group_size=16), SCHEMES["nvfp4"]),
-])
+@pytest.mark.parametrize(
+    "weights, activations, expected",
+    [
+        (arguments(8, strategy="channel"), arguments(8, dynamic=True, strategy="token"), SCHEMES["w8a8"]),
+        (arguments(8, strategy="channel"), arguments(8, dynamic=False, strategy="tensor"), SCHEMES["w8a8-static"]),
+        (arguments(8, strategy="channel"), None, SCHEMES["w8a16"]),
+        (arguments(4, strategy="group", group_size=128), None, SCHEMES["w4a16"]),
+        (arguments(4, strategy="group", group_size=128), arguments(8, dynamic=True), SCHEMES["w4a8"]),
+        (arguments(8, "float", strategy="tensor"), arguments(8, "float", dynamic=True), SCHEMES["fp8"]),
+        (
+            arguments(8, "float", strategy="block", block_structure=[128, 128]),
+            arguments(8, "float", dynamic=True, strategy="group", group_size=128),
+            SCHEMES["fp8-block"],
+        ),
+        (arguments(4, "float", strategy="group", group_size=32), None, SCHEMES["mxfp4"]),
+        (
+            arguments(4, "float", strategy="tensor_group", group_size=16),
+            arguments(4, "float", dynamic="local", group_size=16),
+            SCHEMES["nvfp4"],
+        ),
+    ],
+)
 def test_compressed_tensors(weights, activations, expected):
     group = {"targets": ["Linear"], "weights": weights, "input_activations": activations}
     assert spec(quant_method="compressed-tensors", config_groups={"group_0": group}) == expected
@@ -57,16 +68,25 @@ def test_compressed_tensors(weights, activations, expected):
 
 def test_compressed_tensors_inside_the_language_model_governs_only_that():
     group = {"targets": ["Linear"], "weights": arguments(4, strategy="group", group_size=32)}
-    body = {"quant_method": "compressed-tensors", "config_groups": {"group_0": group}, "ignore": ["re:.*self_attn.*"],
-            "kv_cache_scheme": arguments(8, "float")}
+    body = {
+        "quant_method": "compressed-tensors",
+        "config_groups": {"group_0": group},
+        "ignore": ["re:.*self_attn.*"],
+        "kv_cache_scheme": arguments(8, "float"),
+    }
     quant = read_checkpoint({"text_config": {"quantization_config": body}})
     assert quant.language_only and quant.kv_cache == "fp8" and quant.skip == ("re:.*self_attn.*",)
 
 
-@pytest.mark.parametrize("algorithm, expected", [
-    ("NVFP4", SCHEMES["nvfp4"]), ("W4A16_NVFP4", QuantSpec("nvfp4", "bf16")), ("MXFP8", QuantSpec("mxfp8", "mxfp8")),
-    ("FP8", QuantSpec("fp8", "fp8", dynamic=False, weight_per_tensor=True)),
-])
+@pytest.mark.parametrize(
+    "algorithm, expected",
+    [
+        ("NVFP4", SCHEMES["nvfp4"]),
+        ("W4A16_NVFP4", QuantSpec("nvfp4", "bf16")),
+        ("MXFP8", QuantSpec("mxfp8", "mxfp8")),
+        ("FP8", QuantSpec("fp8", "fp8", dynamic=False, weight_per_tensor=True)),
+    ],
+)
 def test_modelopt(algorithm, expected):
     assert spec(quant_method="modelopt", quant_algo=algorithm, ignore=["lm_head"]) == expected
 
@@ -91,26 +111,31 @@ def test_gptq_and_awq():
     assert read(quant_method="gptq", dynamic={"-:.*down_proj": {}}).skip == ("re:.*down_proj",)
 
 
-@pytest.mark.parametrize("body, message", [
-    ({"quant_method": "aqlm"}, r"unknown quant_method 'aqlm'; we read fp8, .*awq"),
-    ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes splits activations"),
-    ({"format": "x"}, "names no quant_method and has only format"),
-    ({"quant_method": "modelopt", "quant_algo": "NVPF4"}, "unknown quant_algo 'NVPF4'; nearest: NVFP4"),
-    ({"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION"}, "does not say which layer"),
-    ({"quant_method": "modelopt", "quant_algo": "NVFP4", "group_size": 32}, "groups of 16 by definition, not 32"),
-    ({"quant_method": "gptq", "bits": 3}, "3 bits is not simulated"),
-    ({"quant_method": "gptq", "dynamic": {"+:x": {"bits": 8}}}, "override '\\+:x' is not read"),
-    ({"quant_method": "fp8", "modules_to_not_convert": "gate"}, "must be a list"),
-    ({"quant_method": "fp8", "activation_scheme": "often"}, "unknown activation_scheme"),
-    ({"quant_method": "compressed-tensors"}, "no config_groups"),
-])
+@pytest.mark.parametrize(
+    "body, message",
+    [
+        ({"quant_method": "aqlm"}, r"unknown quant_method 'aqlm'; we read fp8, .*awq"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes splits activations"),
+        ({"format": "x"}, "names no quant_method and has only format"),
+        ({"quant_method": "modelopt", "quant_algo": "NVPF4"}, "unknown quant_algo 'NVPF4'; nearest: NVFP4"),
+        ({"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION"}, "does not say which layer"),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4", "group_size": 32}, "groups of 16 by definition, not 32"),
+        ({"quant_method": "gptq", "bits": 3}, "3 bits is not simulated"),
+        ({"quant_method": "gptq", "dynamic": {"+:x": {"bits": 8}}}, "override '\\+:x' is not read"),
+        ({"quant_method": "fp8", "modules_to_not_convert": "gate"}, "must be a list"),
+        ({"quant_method": "fp8", "activation_scheme": "often"}, "unknown activation_scheme"),
+        ({"quant_method": "compressed-tensors"}, "no config_groups"),
+    ],
+)
 def test_what_cannot_be_honoured_is_named(body, message):
     with pytest.raises(DeploymentError, match=message):
         read(**body)
 
 
 def test_single_experts_cannot_have_their_own_format():
-    config = {"num_experts": 8, "quantization_config": {
-        "quant_method": "fp8", "modules_to_not_convert": ["model.layers.0.mlp.experts.3"]}}
+    config = {
+        "num_experts": 8,
+        "quantization_config": {"quant_method": "fp8", "modules_to_not_convert": ["model.layers.0.mlp.experts.3"]},
+    }
     with pytest.raises(DeploymentError, match=r"names 1 of 8 experts of layers.0.mlp.experts"):
         read_checkpoint(config)

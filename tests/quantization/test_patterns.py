@@ -4,29 +4,32 @@ from tensorcast.errors import DeploymentError, InputError
 from tensorcast.quantization.patterns import Matcher, canonical, checkpoint_names, layer_count, refuse_partial_experts
 
 
-@pytest.mark.parametrize("pattern, path, matches", [
-    ("gate", "model.layers.3.mlp.gate", True),
-    ("gate", "model.layers.3.mlp.gate_proj", False),
-    ("mlp.gate", "model.layers.3.mlp.gate", False),
-    ("*.mlp.gate", "model.layers.3.mlp.gate", True),
-    ("model.layers.*.self_attn", "model.layers.12.self_attn.q_proj", True),
-    ("model.layers.1", "model.layers.12.self_attn.q_proj", False),
-    ("model.layers.1*", "model.layers.12.self_attn.q_proj", True),
-    ("re:.*shared_experts.*", "model.layers.3.mlp.shared_experts.up_proj", True),
-    ("re:shared_experts", "model.layers.3.mlp.shared_experts.up_proj", False),
-    ("backbone.layers.4.mixer.in_proj", "model.layers.4.mixer.in_proj", True),
-    ("language_model.model.layers.0.self_attn*", "model.language_model.layers.0.self_attn.o_proj", True),
-    ("re:language_model.model.layers.0.*", "model.language_model.layers.0.self_attn.o_proj", True),
-    ("*.attn.*", "model.layers.3.self_attn.q_a_proj", True),
-    ("*.attn.*", "model.visual.blocks.3.attn.qkv", True),
-    ("re:.*self_attn.*", "model.vision_tower.layers.0.attn.k_proj", False),
-    ("layers.3.ffn.experts", "model.layers.3.mlp.experts", True),
-    ("re:.*mlp\\.(gate|up|down)_proj.*", "model.layers.3.mlp.experts", False),
-    ("re:.*experts\\.\\d+\\..*", "model.layers.3.mlp.experts", True),
-    ("head", "lm_head", True),
-    ("vision_tower*", "model.vision_tower.encoder.fc1", True),
-    ("model.layers.0.self_attn.qkv_proj", "model.layers.0.self_attn.k_proj", True),
-])
+@pytest.mark.parametrize(
+    "pattern, path, matches",
+    [
+        ("gate", "model.layers.3.mlp.gate", True),
+        ("gate", "model.layers.3.mlp.gate_proj", False),
+        ("mlp.gate", "model.layers.3.mlp.gate", False),
+        ("*.mlp.gate", "model.layers.3.mlp.gate", True),
+        ("model.layers.*.self_attn", "model.layers.12.self_attn.q_proj", True),
+        ("model.layers.1", "model.layers.12.self_attn.q_proj", False),
+        ("model.layers.1*", "model.layers.12.self_attn.q_proj", True),
+        ("re:.*shared_experts.*", "model.layers.3.mlp.shared_experts.up_proj", True),
+        ("re:shared_experts", "model.layers.3.mlp.shared_experts.up_proj", False),
+        ("backbone.layers.4.mixer.in_proj", "model.layers.4.mixer.in_proj", True),
+        ("language_model.model.layers.0.self_attn*", "model.language_model.layers.0.self_attn.o_proj", True),
+        ("re:language_model.model.layers.0.*", "model.language_model.layers.0.self_attn.o_proj", True),
+        ("*.attn.*", "model.layers.3.self_attn.q_a_proj", True),
+        ("*.attn.*", "model.visual.blocks.3.attn.qkv", True),
+        ("re:.*self_attn.*", "model.vision_tower.layers.0.attn.k_proj", False),
+        ("layers.3.ffn.experts", "model.layers.3.mlp.experts", True),
+        ("re:.*mlp\\.(gate|up|down)_proj.*", "model.layers.3.mlp.experts", False),
+        ("re:.*experts\\.\\d+\\..*", "model.layers.3.mlp.experts", True),
+        ("head", "lm_head", True),
+        ("vision_tower*", "model.vision_tower.encoder.fc1", True),
+        ("model.layers.0.self_attn.qkv_proj", "model.layers.0.self_attn.k_proj", True),
+    ],
+)
 def test_what_a_pattern_matches(pattern, path, matches):
     assert Matcher((pattern,))(path) is matches
 
@@ -60,5 +63,9 @@ def test_draft_layers_go_by_their_names_in_checkpoints():
     paths = ["model.layers.0.self_attn.q_proj", "model.layers.60.mlp.experts", "mtp.0.block.mlp.experts"]
     assert layer_count(paths) == 61
     assert checkpoint_names(paths[2], 61) == (
-        "mtp.0.block.mlp.experts", "layers.61.mlp.experts", "mtp.layers.0.mlp.experts", "mtp.0.mlp.experts")
+        "mtp.0.block.mlp.experts",
+        "layers.61.mlp.experts",
+        "mtp.layers.0.mlp.experts",
+        "mtp.0.mlp.experts",
+    )
     assert checkpoint_names(paths[0], 61) == (paths[0],)

@@ -5,12 +5,20 @@ from tensorcast.quantization.plan import QuantPlan, plan_from_request
 from tensorcast.quantization.schemes import SCHEMES, QuantSpec
 
 LAYER = {
-    "self_attn.q_proj": "linear", "self_attn.k_proj": "linear", "self_attn.v_proj": "linear",
-    "self_attn.o_proj": "linear", "mlp.gate": "router", "mlp.experts": "experts",
-    "mlp.shared_experts.gate_proj": "linear", "mlp.shared_expert_gate": "linear",
+    "self_attn.q_proj": "linear",
+    "self_attn.k_proj": "linear",
+    "self_attn.v_proj": "linear",
+    "self_attn.o_proj": "linear",
+    "mlp.gate": "router",
+    "mlp.experts": "experts",
+    "mlp.shared_experts.gate_proj": "linear",
+    "mlp.shared_expert_gate": "linear",
 }
-PATHS = {"model.embed_tokens": "embedding",
-         **{f"model.layers.{n}.{name}": kind for n in range(2) for name, kind in LAYER.items()}, "lm_head": "lm_head"}
+PATHS = {
+    "model.embed_tokens": "embedding",
+    **{f"model.layers.{n}.{name}": kind for n in range(2) for name, kind in LAYER.items()},
+    "lm_head": "lm_head",
+}
 FP8 = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
 A100 = {"fp32", "bf16", "fp16", "int8"}.__contains__
 H100 = {"fp32", "bf16", "fp16", "int8", "fp8"}.__contains__
@@ -31,7 +39,11 @@ def test_lm_head_on_request():
 def test_exclude_by_segment_and_regex():
     specs = plan_from_request("w8a8", exclude=["q_proj", "re:.*shared_experts.*"]).resolve(PATHS)
     assert {path.split(".", 3)[3] for path in specs} == {
-        "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.experts"}
+        "self_attn.k_proj",
+        "self_attn.v_proj",
+        "self_attn.o_proj",
+        "mlp.experts",
+    }
 
 
 def test_exclude_gate_leaves_gate_proj_quantised():
@@ -47,14 +59,25 @@ def test_an_exclude_that_matches_nothing_is_an_error_with_near_names():
 
 
 def table(names):
-    return {"quantization_config": {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION",
-                                    "quantized_layers": {n: {"quant_algo": "FP8"} for n in names}}}
+    return {
+        "quantization_config": {
+            "quant_method": "modelopt",
+            "quant_algo": "MIXED_PRECISION",
+            "quantized_layers": {n: {"quant_algo": "FP8"} for n in names},
+        }
+    }
 
 
 def test_a_table_of_layers_decides_even_for_lm_head():
-    names = ["model.language_model.layers.0.self_attn.q_proj", "lm_head",
-             *(f"model.language_model.layers.1.mlp.experts.{n}.{p}"
-               for n in range(4) for p in ("gate_proj", "up_proj", "down_proj"))]
+    names = [
+        "model.language_model.layers.0.self_attn.q_proj",
+        "lm_head",
+        *(
+            f"model.language_model.layers.1.mlp.experts.{n}.{p}"
+            for n in range(4)
+            for p in ("gate_proj", "up_proj", "down_proj")
+        ),
+    ]
     specs = plan_from_request("auto", {**table(names), "num_experts": 4}).resolve(PATHS)
     assert set(specs) == {"model.layers.0.self_attn.q_proj", "lm_head", "model.layers.1.mlp.experts"}
 
@@ -96,8 +119,10 @@ def test_auto_follows_the_checkpoint_where_the_machine_can():
 def test_auto_falls_back_visibly():
     plan = plan_from_request("auto", FP8, machine_formats=A100)
     assert not plan.quantises and plan.resolve(PATHS) == {}
-    assert plan.notes == ("this machine does not compute fp8: layers the checkpoint has as fp8-block are simulated "
-                          "with bf16 weights; nearest format it runs: --quant w8a8",)
+    assert plan.notes == (
+        "this machine does not compute fp8: layers the checkpoint has as fp8-block are simulated "
+        "with bf16 weights; nearest format it runs: --quant w8a8",
+    )
 
 
 def test_weight_only_formats_need_no_native_support():

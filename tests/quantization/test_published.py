@@ -15,8 +15,10 @@ ROUTERS = ("gate", "router")
 
 def load(name):
     side = CONFIGS / f"{name}_hf_quant_config.json"
-    return (json.loads((CONFIGS / f"{name}_config.json").read_text()),
-            json.loads(side.read_text()) if side.exists() else None)
+    return (
+        json.loads((CONFIGS / f"{name}_config.json").read_text()),
+        json.loads(side.read_text()) if side.exists() else None,
+    )
 
 
 def build(config):
@@ -54,8 +56,9 @@ def kinds_and_sizes(model):
 
 
 def test_every_quantised_configuration_is_read():
-    names = sorted(path.name.removesuffix("_config.json") for path in CONFIGS.glob("*_config.json")
-                   if "hf_quant" not in path.name)
+    names = sorted(
+        path.name.removesuffix("_config.json") for path in CONFIGS.glob("*_config.json") if "hf_quant" not in path.name
+    )
     read = {name: read_checkpoint(*load(name)) for name in names}
     stated = {n for n in names if "quant_method" in (CONFIGS / f"{n}_config.json").read_text()}
     sided = {path.name.removesuffix("_hf_quant_config.json") for path in CONFIGS.glob("*_hf_quant_config.json")}
@@ -67,18 +70,29 @@ PUBLISHED = {
     "deepseek-ai--DeepSeek-V3": ({"fp8-block": 669_065_609_216}, {"gate", "lm_head"}),
     "Qwen--Qwen3-30B-A3B-FP8": ({"fp8-block": 29_896_998_912}, {"gate", "lm_head"}),
     "Qwen--Qwen3-32B-FP8-Static-PerTensor": ({"w:fp8 a:fp8 static": 31_205_621_760}, {"lm_head"}),
-    "openai--gpt-oss-20b": ({"mxfp4": 24 * 32 * 3 * 2880 * 2880}, {"q_proj", "k_proj", "v_proj", "o_proj", "router",
-                                                                  "lm_head"}),
-    "nvidia--DeepSeek-V3.1-NVFP4": ({"nvfp4": 664_816_058_368}, {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa",
-                                                                 "kv_b_proj", "gate", "lm_head"}),
-    "nvidia--NVIDIA-Nemotron-3-Nano-30B-A3B-NVFP4": ({"nvfp4": 30_491_811_840}, {
-        "in_proj", "out_proj", "q_proj", "k_proj", "v_proj", "o_proj", "gate", "lm_head"}),
-    "nvidia--DeepSeek-V4-Flash-NVFP4": ({"fp8-block": 5_857_345_536, "nvfp4": 43 * 256 * 3 * 4096 * 2048}, {
-        "gate", "gate_proj", "kv_proj", "weights_proj", "lm_head"}),
-    "nvidia--Qwen3.6-35B-A3B-NVFP4": ({
-        "w:nvfp4 a:bf16": 40 * 257 * 3 * 2048 * 512 + 248_320 * 2048,  # experts, the shared one, lm_head
-        "w:fp8 a:fp8 static": 30 * 2048 * (8192 + 4096 + 4096) + 10 * 2048 * (8192 + 512 + 512 + 4096)}, {
-        "in_proj_a", "in_proj_b", "gate", "shared_expert_gate", "qkv", "proj", "linear_fc1", "linear_fc2"}),
+    "openai--gpt-oss-20b": (
+        {"mxfp4": 24 * 32 * 3 * 2880 * 2880},
+        {"q_proj", "k_proj", "v_proj", "o_proj", "router", "lm_head"},
+    ),
+    "nvidia--DeepSeek-V3.1-NVFP4": (
+        {"nvfp4": 664_816_058_368},
+        {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "gate", "lm_head"},
+    ),
+    "nvidia--NVIDIA-Nemotron-3-Nano-30B-A3B-NVFP4": (
+        {"nvfp4": 30_491_811_840},
+        {"in_proj", "out_proj", "q_proj", "k_proj", "v_proj", "o_proj", "gate", "lm_head"},
+    ),
+    "nvidia--DeepSeek-V4-Flash-NVFP4": (
+        {"fp8-block": 5_857_345_536, "nvfp4": 43 * 256 * 3 * 4096 * 2048},
+        {"gate", "gate_proj", "kv_proj", "weights_proj", "lm_head"},
+    ),
+    "nvidia--Qwen3.6-35B-A3B-NVFP4": (
+        {
+            "w:nvfp4 a:bf16": 40 * 257 * 3 * 2048 * 512 + 248_320 * 2048,  # experts, the shared one, lm_head
+            "w:fp8 a:fp8 static": 30 * 2048 * (8192 + 4096 + 4096) + 10 * 2048 * (8192 + 512 + 512 + 4096),
+        },
+        {"in_proj_a", "in_proj_b", "gate", "shared_expert_gate", "qkv", "proj", "linear_fc1", "linear_fc2"},
+    ),
     "zai-org--GLM-5-FP8": ({"fp8-block": 741_873_549_312}, {"gate", "lm_head", "weights_proj"}),
     "nvidia--Llama-3.1-70B-Instruct-FP8": ({"w:fp8 a:fp8 static": 68_451_041_280}, {"lm_head"}),
 }

@@ -10,23 +10,29 @@ B200 = H100 | {"nvfp4", "mxfp4"}
 ELEMENTS = 4096 * 14336
 
 
-@pytest.mark.parametrize("scheme, scales", [
-    ("w8a8", 4 * 4096),
-    ("w8a8-static", 4 * 4096 + 4),
-    ("w8a16", 2 * 4096),
-    ("fp8", 4),
-    ("fp8-block", 4 * 32 * 112),
-])
+@pytest.mark.parametrize(
+    "scheme, scales",
+    [
+        ("w8a8", 4 * 4096),
+        ("w8a8-static", 4 * 4096 + 4),
+        ("w8a16", 2 * 4096),
+        ("fp8", 4),
+        ("fp8-block", 4 * 32 * 112),
+    ],
+)
 def test_bytes_of_8_bit_weights(scheme, scales):
     assert SCHEMES[scheme].weight_bytes(4096, 14336) == ELEMENTS + scales
 
 
-@pytest.mark.parametrize("scheme, scales", [
-    ("w4a16", 2 * 4096 * 112),
-    ("w4a8", 2 * 4096 * 112),
-    ("mxfp4", 4096 * 448),
-    ("nvfp4", 4096 * 896 + 4 + 4),
-])
+@pytest.mark.parametrize(
+    "scheme, scales",
+    [
+        ("w4a16", 2 * 4096 * 112),
+        ("w4a8", 2 * 4096 * 112),
+        ("mxfp4", 4096 * 448),
+        ("nvfp4", 4096 * 896 + 4 + 4),
+    ],
+)
 def test_bytes_of_4_bit_weights(scheme, scales):
     assert SCHEMES[scheme].weight_bytes(4096, 14336) == ELEMENTS // 2 + scales
 
@@ -74,21 +80,32 @@ def test_fp16_models_compute_weight_only_schemes_in_fp16():
     assert (spec.activation, spec.math, spec.scale, spec.label) == ("fp16", "fp16", "fp16", "w4a16")
 
 
-@pytest.mark.parametrize("scheme, machine, best", [
-    ("fp8", A100, "w8a8"), ("fp8-block", A100, "w8a8"), ("nvfp4", H100, "w4a8"), ("w8a8", {"bf16", "fp8"}, "fp8"),
-    ("nvfp4", B200, "nvfp4"), ("w8a8", {"bf16"}, "w8a16"), ("fp8", {"fp64"}, None),
-])
+@pytest.mark.parametrize(
+    "scheme, machine, best",
+    [
+        ("fp8", A100, "w8a8"),
+        ("fp8-block", A100, "w8a8"),
+        ("nvfp4", H100, "w4a8"),
+        ("w8a8", {"bf16", "fp8"}, "fp8"),
+        ("nvfp4", B200, "nvfp4"),
+        ("w8a8", {"bf16"}, "w8a16"),
+        ("fp8", {"fp64"}, None),
+    ],
+)
 def test_nearest_scheme_of_a_machine(scheme, machine, best):
     assert nearest(scheme, machine.__contains__) == best
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (("bf16", "bf16"), "8 bits or fewer, not bf16"),
-    (("int8", "int4"), "at least as wide"),
-    (("int8", "fp8"), "no matrix unit multiplies them"),
-    (("mxfp4", "int8"), "need floating-point activations"),
-    (("nvfp4", "mxfp4"), "no matrix unit multiplies them"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("bf16", "bf16"), "8 bits or fewer, not bf16"),
+        (("int8", "int4"), "at least as wide"),
+        (("int8", "fp8"), "no matrix unit multiplies them"),
+        (("mxfp4", "int8"), "need floating-point activations"),
+        (("nvfp4", "mxfp4"), "no matrix unit multiplies them"),
+    ],
+)
 def test_pairs_no_kernel_has(arguments, message):
     with pytest.raises(DeploymentError, match=message):
         QuantSpec(*arguments)

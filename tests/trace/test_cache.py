@@ -234,8 +234,7 @@ def test_a_changed_source_file_is_another_key(tmp_path, monkeypatch):
     monkeypatch.setattr("tensorcast.pipelines.PIPELINES", Catalog("pipeline", patterns=True))
     source = tmp_path / "mine.py"
     source.write_text(
-        "from tensorcast.pipelines import register_custom_model\n"
-        "register_custom_model('mine')(lambda model: model)\n"
+        "from tensorcast.pipelines import register_custom_model\nregister_custom_model('mine')(lambda model: model)\n"
     )
     exec(compile(source.read_text(), str(source), "exec"), {"__name__": "mine", "__file__": str(source)})
     before = key()

@@ -18,8 +18,7 @@ from tests.verify.stock import depth_with_every_kind
 from tests.verify.tiny import tiny
 
 ONE_OF_A_FAMILY = {
-    entry.config["model_type"]: entry.name
-    for entry in sorted(all_entries(), key=lambda e: e.name, reverse=True)
+    entry.config["model_type"]: entry.name for entry in sorted(all_entries(), key=lambda e: e.name, reverse=True)
 }
 MTP = {"deepseek_v3", "glm4_moe"}
 
@@ -112,7 +111,6 @@ def test_what_no_layer_stands_for_is_traced_once_each(tmp_path):
         counted[call.op] += len(call.layers or [0])
     assert counted == Counter(call.op for call in long.calls)
     assert peak_bytes(short) == peak_bytes(long)
-
 
 
 def test_a_list_of_all_layer_numbers_tells_no_layers_apart():

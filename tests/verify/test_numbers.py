@@ -90,6 +90,7 @@ def arithmetic(monkeypatch):
     def give(scale: float) -> Arithmetic:
         found = Arithmetic(scale)
         for name in [n for n in vars(Arithmetic) if not n.startswith("_")]:
+
             def run(*args, _name=name):
                 found.ran.add(_name)
                 return getattr(found, _name)(*args)
@@ -115,6 +116,7 @@ def with_numbers_of(model, real):
 def listen_for_routing(module, arithmetic):
     for part in module.modules():
         if experts_weights(part) is not None:
+
             def heard(hidden, *routing, _forward=part.forward, **kwargs):
                 arithmetic.routed = routing
                 return _forward(hidden, *routing, **kwargs)
