@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -25,19 +25,35 @@ def code_modules(module: nn.Module) -> list[str]:
     return sorted(n for n in names if not n.startswith(("torch.", "tensorcast.")))
 
 
-@contextmanager
-def patched(module: nn.Module, patches: list[GlobalPatch]) -> Iterator[None]:
-    """While inside, the functions that `patches` name are replaced in the code of `module`."""
-    undo: list[tuple[dict, str, Callable]] = []
+@dataclass(frozen=True)
+class Replacement:
+    """One function of foreign code and what stands in for it."""
+
+    space: dict = field(repr=False)
+    name: str
+    original: Callable
+    stand_in: Callable
+
+
+def replacements(module: nn.Module, patches: list[GlobalPatch]) -> list[Replacement]:
+    """The functions that `patches` name in the code of `module`."""
+    found = []
     for name in code_modules(module):
         space = vars(sys.modules[name])
-        for key, value in list(space.items()):
+        for key, value in space.items():
             patch = next((p for p in patches if callable(value) and p.pattern.search(key)), None)
             if patch is not None:
-                undo.append((space, key, value))
-                space[key] = patch.make(value, name)
+                found.append(Replacement(space, key, value, patch.make(value, name)))
+    return found
+
+
+@contextmanager
+def patched(functions: list[Replacement]) -> Iterator[None]:
+    """While inside, each function is replaced."""
+    for function in functions:
+        function.space[function.name] = function.stand_in
     try:
         yield
     finally:
-        for space, key, value in undo:
-            space[key] = value
+        for function in functions:
+            function.space[function.name] = function.original

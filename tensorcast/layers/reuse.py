@@ -45,7 +45,10 @@ def _block_forward(stack: Stack, index: int):
         tracer, context.block_options = context.tracer, kwargs
         if tracer is None or tracer.layer is not None:
             return original_forward(block, *args, **kwargs)
-        key = (stack.path, signature(block, index), _shapes(args, kwargs)) if stack.reuse else (stack.path, index)
+        key = (stack.path, index)
+        if stack.reuse:
+            with torch._C.DisableTorchFunction():  # looking at shapes is nothing for the modes around to see
+                key = (stack.path, signature(block, index), _shapes((args, kwargs)))
         seen = tracer.blocks.get(key)
         if seen is not None:
             tracer.stands_for(seen, index)
@@ -135,11 +138,14 @@ def _said_of_layer(config, layer: int) -> list[tuple[str, object]]:
     return out
 
 
-def _shapes(*trees) -> str:
-    """Shapes and dtypes of every tensor in the arguments, and its plain values."""
-    leaves = pytree.tree_leaves(trees)
-    return repr([(tuple(x.shape), x.stride(), x.dtype) if isinstance(x, torch.Tensor) else _plain(x) for x in leaves])
-
-
-def _plain(value):
-    return value if isinstance(value, _PLAIN) else type(value).__name__
+def _shapes(value):
+    """Shapes, strides and dtypes of every tensor in the arguments, and their plain values; hashable."""
+    if isinstance(value, torch.Tensor):
+        return value.shape, value.stride(), value.dtype
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, (tuple, list)):
+        return tuple(_shapes(item) for item in value)
+    if isinstance(value, dict):
+        return tuple((name, _shapes(item)) for name, item in value.items())
+    return type(value).__name__

@@ -6,6 +6,7 @@ Counts storages, not tensors: a view adds nothing and frees nothing. Agrees with
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 
 import torch
 
@@ -13,15 +14,14 @@ import torch
 class Liveness:
     """`live` is the bytes alive now, `peak` the most so far. Parameters and the KV cache are declared resident."""
 
-    def __init__(self) -> None:
+    def __init__(self, resident: Iterable[int] = ()) -> None:
         self.live = 0
         self.peak = 0
-        self._known: set[int] = set()
+        self._known: set[int] = set(resident)
 
     def resident(self, tensors) -> None:
         """Storages that exist anyway: they count for nothing."""
-        for tensor in tensors:
-            self._known.add(tensor.untyped_storage()._cdata)
+        self._known.update(storages(tensors))
 
     def allocated(self, tensors) -> bool:
         """Take note of an operator's results; True when one of them has a storage not seen before."""
@@ -49,6 +49,11 @@ class Liveness:
     def _free(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.live -= size
+
+
+def storages(tensors: Iterable[torch.Tensor]) -> frozenset[int]:
+    """Identities of the tensors' storages."""
+    return frozenset(tensor.untyped_storage()._cdata for tensor in tensors)
 
 
 def tensors_in(tree) -> list[torch.Tensor]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from tensorcast.layers.attention import InterceptAttention
 from tensorcast.layers.cache import build_cache
 from tensorcast.layers.mtp import block_kinds, run_drafts
-from tensorcast.layers.patching import patched
+from tensorcast.layers.patching import Replacement, patched, replacements
 from tensorcast.trace.context import Context, entered
+from tensorcast.trace.liveness import Liveness, storages
 from tensorcast.trace.tracer import Tracer
 from tensorcast.transformer_model import TransformerModel
 
@@ -18,11 +21,10 @@ def trace_step(model: TransformerModel, phase: str, batch: int, tokens: int, pas
 
     Logits are asked for the last token of each sequence, in decode for every new token (drafts are verified).
     """
-    tracer = Tracer(paths={id(m): path for path, m in model.module.named_modules()})
-    tracer.memory.resident(model.module.parameters())
-    tracer.memory.resident(model.module.buffers())
+    frame = frame_of(model)
+    tracer = Tracer(paths=frame.paths, memory=Liveness(frame.resident))
     context = Context(phase=phase, model=model, tracer=tracer)
-    with torch.no_grad(), torch.device("meta"), entered(context), patched(model.module, model.patches):
+    with torch.no_grad(), torch.device("meta"), entered(context), patched(frame.functions):
         cache = build_cache(model.config, past, block_kinds(model.text_config) * len(model.drafts or ()))
         ids = torch.empty((batch, tokens), dtype=torch.long)
         positions = torch.empty((batch, tokens), dtype=torch.long)
@@ -40,6 +42,27 @@ def trace_step(model: TransformerModel, phase: str, batch: int, tokens: int, pas
                 run_drafts(model, hidden.taken(), ids, context.block_options)
         del result
     return tracer
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What every trace of one deployed model needs to know about it; deployed models do not change."""
+
+    paths: dict[int, str]  # id(module) → path
+    resident: frozenset[int]  # storages of parameters and buffers
+    functions: list[Replacement]  # of the model's own code, replaced while it runs
+
+
+def frame_of(model: TransformerModel) -> Frame:
+    """The model's frame, made on first use."""
+    if "_frame" not in model.__dict__:
+        module = model.module
+        model.__dict__["_frame"] = Frame(
+            paths={id(m): path for path, m in module.named_modules()},
+            resident=storages([*module.parameters(), *module.buffers()]),
+            functions=replacements(module, model.patches),
+        )
+    return model.__dict__["_frame"]
 
 
 class _Capture:
