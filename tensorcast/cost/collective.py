@@ -23,17 +23,9 @@ from tensorcast.errors import DeploymentError, InputError
 from tensorcast.hardware.profile import HardwareProfile
 from tensorcast.hardware.protocol import OPS, Floor, Protocol, RankRow, RankTable, TwoProtocols
 from tensorcast.hardware.topology import Tier
+from tensorcast.ops.collective import wire_bytes
 
 EXCHANGES = ("all_to_all", "dispatch", "combine")
-
-
-def wire_bytes(op: str, nbytes: Any, size: Any) -> Any:
-    """Bytes a device sends: (n-1)/n of the buffer, twice that for all_reduce, all of it for send_recv; 0 if alone."""
-    _check_op(op)
-    size = np.asarray(size)
-    if op == "send_recv":
-        return nbytes * np.where(size > 1, 1.0, 0.0)[()]
-    return nbytes * ((2 if op == "all_reduce" else 1) * (size - 1) / size)[()]
 
 
 def collective_time(
@@ -46,7 +38,8 @@ def collective_time(
     InputError for an unknown op or negative bytes, DeploymentError for a group the machine does not connect,
     HardwareError for a library without a curve.
     """
-    _check_op(op)
+    if op not in OPS:
+        raise InputError(f"unknown collective {op!r}; one of {', '.join(OPS)}")
     nbytes, size, stride = np.broadcast_arrays(np.asarray(nbytes, float), np.asarray(size), np.asarray(stride))
     if not (np.isfinite(nbytes) & (nbytes >= 0)).all():
         raise InputError(f"{op}: nbytes must be finite and not negative")
@@ -170,8 +163,3 @@ def _row(row: RankRow, op: str, b: np.ndarray, n: int) -> np.ndarray:
     if row.switch is None:
         return small
     return np.where(b <= row.switch, small, np.maximum(row.plateau, row.alpha + wire / row.peak))
-
-
-def _check_op(op: str) -> None:
-    if op not in OPS:
-        raise InputError(f"unknown collective {op!r}; one of {', '.join(OPS)}")

@@ -78,14 +78,13 @@ def operator(schema: str, *, family: str, replace: bool = False) -> Callable[[ty
     arguments = tuple(re.findall(r"(\w+)(?:=[^,)]*)?(?=[,)])", schema.split("->", 1)[0].split("(", 1)[1]))
 
     def build(body: type) -> Operator:
-        parts = body.__dict__
         op = Operator(
             name=name,
             schema=schema,
             family=family,
-            meta=parts["meta"],
-            dims=parts["dims"],
-            work=parts["work"],
+            meta=body.meta,
+            dims=body.dims,
+            work=body.work,
             summary=(body.__doc__ or "").strip().split("\n")[0],
             arguments=arguments,
         )

@@ -51,40 +51,10 @@ class MoeExperts:
     inter]; `scale_overhead` is the bytes of scales per byte of weight.
     """
 
-    def meta(
-        x,
-        w13,
-        w2,
-        top_k,
-        experts,
-        gated,
-        weight_format,
-        act_format,
-        math,
-        scale_overhead,
-        dequantize,
-        scheme,
-        groups,
-        ep,
-    ):
+    def meta(x, *_):
         return x.new_empty(x.shape)
 
-    def dims(
-        x,
-        w13,
-        w2,
-        top_k,
-        experts,
-        gated,
-        weight_format,
-        act_format,
-        math,
-        scale_overhead,
-        dequantize,
-        scheme,
-        groups,
-        ep,
-    ):
+    def dims(x, w13, w2, **_):
         per_expert = w13.numel() // w13.shape[0] + w2.numel() // w2.shape[0]
         inter = w2.numel() // w2.shape[0] // x.shape[-1]
         return {
@@ -112,20 +82,6 @@ class MoeExperts:
         )
 
 
-def _exchange_dims(collective):
-    def dims(x, top_k, copies, slices, size, stride, wire_format):
-        attrs = {"format": dtype_name(x), "collective": collective}
-        return {"tokens": x.numel() // x.shape[-1], "hidden": x.shape[-1], "attrs": attrs}
-
-    return dims
-
-
-def _exchange_work(d, a):
-    nbytes = exchange_bytes(d, a)
-    remote = (a["size"] - 1) / a["size"]
-    return Work(comm_bytes=nbytes * remote, read_bytes=nbytes, write_bytes=nbytes)
-
-
 def exchange_bytes(d, a):
     """Send buffer of one rank: its share of the tokens, once for every expert (and `copies` ranks an expert).
 
@@ -136,30 +92,44 @@ def exchange_bytes(d, a):
     return pairs * d["hidden"] * item_bytes(a["wire_format"])
 
 
+class _Exchange:
+    """Tokens [tokens, hidden] between the ranks that hold them and the ranks of their experts."""
+
+    def __init_subclass__(cls) -> None:
+        attrs = {"collective": cls.collective}
+        cls.dims = staticmethod(
+            lambda x, **_: {
+                "tokens": x.numel() // x.shape[-1],
+                "hidden": x.shape[-1],
+                "attrs": {"format": dtype_name(x), **attrs},
+            }
+        )
+
+    def meta(x, *_):
+        return x.new_empty(x.shape)
+
+    def work(d, a):
+        nbytes = exchange_bytes(d, a)
+        remote = (a["size"] - 1) / a["size"]
+        return Work(comm_bytes=nbytes * remote, read_bytes=nbytes, write_bytes=nbytes)
+
+
 @operator(
     "moe_dispatch(Tensor x, int top_k, int copies, int slices, int size, int stride, str wire_format) -> Tensor",
     family="collective",
 )
-class MoeDispatch:
-    """Send tokens [tokens, hidden] to the ranks of their experts. The tokens are shared by `slices` ranks, each sends
-    its part; an expert lives on `copies` ranks; uniform routing keeps 1/size of the pairs local."""
+class MoeDispatch(_Exchange):
+    """Send tokens to the ranks of their experts. The tokens are shared by `slices` ranks, each sends its part; an
+    expert lives on `copies` ranks; uniform routing keeps 1/size of the pairs local."""
 
-    def meta(x, top_k, copies, slices, size, stride, wire_format):
-        return x.new_empty(x.shape)
-
-    dims = _exchange_dims("dispatch")
-    work = _exchange_work
+    collective = "dispatch"
 
 
 @operator(
     "moe_combine(Tensor x, int top_k, int copies, int slices, int size, int stride, str wire_format) -> Tensor",
     family="collective",
 )
-class MoeCombine:
+class MoeCombine(_Exchange):
     """Bring the experts' results back to the tokens' own ranks and add them up there."""
 
-    def meta(x, top_k, copies, slices, size, stride, wire_format):
-        return x.new_empty(x.shape)
-
-    dims = _exchange_dims("combine")
-    work = _exchange_work
+    collective = "combine"
