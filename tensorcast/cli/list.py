@@ -9,6 +9,7 @@ import click
 
 from tensorcast.cli.options import debug_option, json_flag
 from tensorcast.cli.table import plain_row, print_rows
+from tensorcast.errors import InputError
 
 # what -> (module, function that returns the rows)
 SOURCES = {
@@ -31,11 +32,12 @@ COLUMNS = {
 
 @click.command("list", short_help="Known models, hardware, kernels, ops, pipelines, profiles.")
 @click.argument("what", type=click.Choice(list(SOURCES)))
+@click.option("--hw", help="With kernels: which of them run on this machine, and why the rest do not.")
 @json_flag
 @debug_option
-def command(what: str, as_json: bool, debug: bool) -> None:
+def command(what: str, hw: str | None, as_json: bool, debug: bool) -> None:
     """List what is known, one entry a line, with its origin; --json prints every field."""
-    found = rows(what)
+    found = rows(what, hw)
     if as_json:
         from tensorcast.report.json import dumps
 
@@ -46,7 +48,14 @@ def command(what: str, as_json: bool, debug: bool) -> None:
         click.echo(f"no {what}")
 
 
-def rows(what: str) -> list[dict[str, Any]]:
-    """The entries of one kind as plain dicts."""
+def rows(what: str, hw: str | None = None) -> list[dict[str, Any]]:
+    """The entries of one kind as plain dicts; kernels as they stand on the machine `hw`."""
     module, function = SOURCES[what]
-    return [plain_row(row) for row in getattr(importlib.import_module(module), function)()]
+    listed = getattr(importlib.import_module(module), function)
+    if hw is None:
+        return [plain_row(row) for row in listed()]
+    if what != "kernels":
+        raise InputError(f"--hw goes with `tensorcast list kernels`, not with {what}")
+    from tensorcast.hardware.load import hardware
+
+    return [plain_row(row) for row in listed(hardware(hw))]
