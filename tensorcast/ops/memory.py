@@ -1,4 +1,4 @@
-"""Operators limited by memory: norms, rotary embedding, activations, embeddings, sampling helpers."""
+"""Operators limited by memory: norms, rotary embedding, activations, embeddings."""
 
 from __future__ import annotations
 
