@@ -47,6 +47,8 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "cost":
+        return importlib.import_module("tensorcast.cost")
     if name not in _HOME:
         raise AttributeError(f"module 'tensorcast' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)

@@ -1,20 +1,21 @@
-"""Where the figures of a machine come from: measured, inherited or assumed, per family of operators in use."""
+"""Where the figures of a machine come from: calibrated, inherited, universal or assumed, per family of operators in use."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from tensorcast.cost.pricing import coefficient_key
+from tensorcast.hardware.coefficient import KINDS
 from tensorcast.optable import OpTable
 
 
 def provenance(hw, tables: Iterable[OpTable]) -> dict[str, str]:
-    """Kind (measured, inherited, assumed) → the kernel families and formats priced with such figures."""
+    """Kind (calibrated, inherited, universal, assumed) → the kernel families and formats priced with such figures."""
     kinds: dict[str, list[str]] = {}
     for family, fmt in _keys(tables):
         label = family if fmt == "any" else f"{family} ({fmt})"
         kinds.setdefault(hw.coefficient(family, fmt).kind, []).append(label)
-    return {kind: ", ".join(kinds[kind]) for kind in ("measured", "inherited", "assumed") if kind in kinds}
+    return {kind: ", ".join(kinds[kind]) for kind in KINDS if kind in kinds}
 
 
 def assumed(hw, tables: Iterable[OpTable]) -> list[str]:

@@ -183,7 +183,8 @@ def _one_launch(work: Work, time, shape: tuple[int, int]):
         return np.broadcast_to(value, (shape[0] * shape[1],)).reshape(shape).sum(axis=0)
 
     total = Work(*(summed(v) for v in vars(work).values()))
-    return total, replace(time, **{**{k: summed(v) for k, v in vars(time).items()}, "overhead": np.max(time.overhead)})
+    parts = {name: summed(value) for name, value in vars(time).items() if value is not None}
+    return total, replace(time, **{**parts, "overhead": np.max(time.overhead)})
 
 
 def _varying(basis) -> np.ndarray:

@@ -1,21 +1,21 @@
 """t0 + max(FLOP / (peak · efficiency), bytes / (bandwidth · efficiency)): three figures per family and device.
 
-The efficiencies and t0 come from the hardware profile, with their provenance. No call is faster than its bound: the
-efficiencies are at most 1.
+For kernels nobody measured closely; validity: any size, within a factor of two on small calls.
 """
 
 from __future__ import annotations
 
+from tensorcast.cost.call import Call
 from tensorcast.cost.time import Time
-from tensorcast.ops.base import Work
 
 
-def roofline(work: Work, coefficient, hw, *, matrix_peak: float | None = None, vector_format: str = "fp32") -> Time:
-    """Time of `work` on `hw` with one Coefficient; `matrix_peak` in FLOP/s where the work has matrix FLOP."""
-    vector_share = coefficient.compute if matrix_peak is None else 1.0
+def roofline_time(call: Call, p, hw) -> Time:
+    """p: t0 (s), compute and bandwidth (shares of the peak and of the memory bandwidth)."""
+    work, peak = call.work, hw.peak(call.math) if call.math else 0.0
+    vector_share = 1.0 if peak else p["compute"]
     return Time(
-        overhead=coefficient.t0,
-        matrix=work.matrix_flops / (matrix_peak * coefficient.compute) if matrix_peak else 0.0,
-        vector=work.vector_flops / (hw.vector_peak(vector_format) * vector_share),
-        memory=(work.read_bytes + work.write_bytes) / (hw.memory_bw * coefficient.bandwidth),
+        overhead=p["t0"],
+        matrix=work.matrix_flops / (peak * p["compute"]) if peak else 0.0,
+        vector=work.vector_flops / (hw.vector_peak(call.vector) * vector_share),
+        memory=(work.read_bytes + work.write_bytes) / (hw.memory_bw * p["bandwidth"]),
     )

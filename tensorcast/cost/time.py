@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,18 +12,26 @@ BOUNDS = ("matrix", "vector", "memory", "communication", "overhead")
 
 @dataclass(frozen=True)
 class Time:
-    """Seconds each resource needs; they work side by side, after the fixed overhead of a launch."""
+    """Seconds each resource needs; they work side by side, after the fixed overhead of a launch.
+
+    `body`: the seconds after the overhead where a formula knows better than "as long as the slowest resource".
+    """
 
     overhead: Any = 0.0
     matrix: Any = 0.0
     vector: Any = 0.0
     memory: Any = 0.0
     communication: Any = 0.0
+    body: Any = None
 
     @property
     def seconds(self) -> np.ndarray:
-        """overhead + the slowest resource."""
-        return np.asarray(self.overhead + self._slowest(), dtype=float)
+        """overhead + body, or overhead + the slowest resource."""
+        return np.asarray(self.overhead + (self._slowest() if self.body is None else self.body), dtype=float)
+
+    def at_least(self, floor: Any) -> Time:
+        """The same time, lifted to its physical bound where it lies below."""
+        return replace(self, body=np.maximum(self.seconds, floor) - self.overhead)
 
     def _slowest(self):
         return np.maximum(np.maximum(self.matrix, self.vector), np.maximum(self.memory, self.communication))

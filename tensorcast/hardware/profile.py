@@ -10,6 +10,7 @@ from tensorcast.errors import HardwareError
 from tensorcast.formats import MATHS
 from tensorcast.hardware.checks import count, number, one_of, text
 from tensorcast.hardware.coefficient import FAMILIES, Coefficient, choose
+from tensorcast.hardware.formulas import FORMULAS
 from tensorcast.hardware.protocol import OPS, Protocol
 from tensorcast.hardware.topology import Topology
 
@@ -121,10 +122,15 @@ class HardwareProfile:
     def coefficient(self, family: str, fmt: str = "any", kernel: str = "") -> Coefficient:
         """The figures for that kernel family, format and kernel; see `choose` for what stands in for a missing row."""
         one_of(family, FAMILIES, "kernel family")
-        found = choose(self.coefficients.get(family, ()), fmt, kernel)
+        usable = tuple(row for row in self.coefficients.get(family, ()) if self.can_use(row))
+        found = choose(usable, fmt, kernel)
         if found is None:
             raise HardwareError(f"{self.name} has no coefficients for {family} in {fmt}, nor has the universal set")
         return found
+
+    def can_use(self, row: Coefficient) -> bool:
+        """Whether the profile states the chip figures that the row's formula needs."""
+        return all(getattr(self, name) for name in FORMULAS[row.formula].needs)
 
     def protocol(self, op: str, library: str = "") -> Protocol:
         """The collective's curve with that library ("" = the device's default one); HardwareError if there is none."""

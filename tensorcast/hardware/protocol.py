@@ -29,7 +29,7 @@ class TwoProtocols:
     e2: float
     w: float
     provenance: str = ""
-    kind: str = "measured"
+    kind: str = "calibrated"
 
     def __post_init__(self) -> None:
         for name in ("t0", "hop", "a2", "w"):
@@ -45,7 +45,7 @@ class Floor:
     t0: float
     efficiency: float
     provenance: str = ""
-    kind: str = "measured"
+    kind: str = "calibrated"
 
     def __post_init__(self) -> None:
         number(self.t0, "t0", zero=True)
@@ -98,7 +98,7 @@ class RankTable:
 
     rows: tuple[RankRow, ...]
     provenance: str = ""
-    kind: str = "measured"
+    kind: str = "calibrated"
 
     def __post_init__(self) -> None:
         ranks = [row.ranks for row in self.rows]

@@ -14,6 +14,7 @@ from typing import Any
 from tensorcast.errors import HardwareError, TensorcastError, near_names
 from tensorcast.hardware.checks import number
 from tensorcast.hardware.coefficient import FAMILIES, Coefficient
+from tensorcast.hardware.formulas import FORMULAS
 from tensorcast.hardware.profile import HardwareProfile, Source
 from tensorcast.hardware.protocol import OPS, Floor, Protocol, RankRow, RankTable, TwoProtocols
 from tensorcast.hardware.topology import Tier, Topology
@@ -32,14 +33,15 @@ SECTIONS = {
     "collective_from": (("device",), ("bandwidth_scale",)),
 }
 TIER = (("name", "kind", "devices", "bandwidth", "source"), ("latency_s", "efficiency", "links", "fabric", "shared"))
-ROW = (("format", "t0", "compute", "bandwidth", "source"), ("kind", "kernel", "includes"))
+ROW = ("format", "source", "kind", "kernel", "formula", "includes", "rows", "error")  # beside the formula's parameters
 PROTOCOLS = {"e1": TwoProtocols, "efficiency": Floor, "rows": RankTable}
 
 
 @dataclass(frozen=True)
 class Universal:
-    """Coefficients for devices, families and collectives nobody measured."""
+    """Coefficients for devices, families and collectives nobody measured; their times hold at `clock_hz`."""
 
+    clock_hz: float
     coefficients: Mapping[str, tuple[Coefficient, ...]]
     collective: Mapping[str, Protocol]
 
@@ -59,16 +61,20 @@ def build(
 def build_universal(data: dict[str, Any], file: str) -> Universal:
     """The shared set: `coefficients`, `collective` and `sources` alone; whatever it says is assumed of a device."""
     try:
-        _fields(data, ("coefficients", "collective", "sources"), (), "")
+        _fields(data, ("clock_hz", "coefficients", "collective", "sources"), (), "")
         told = _sources(data)
         rows = {
-            family: tuple(replace(r, kind="assumed", provenance=f"universal set: {r.provenance}") for r in rows)
+            family: tuple(replace(r, kind=_general(r), provenance=f"universal set: {r.provenance}") for r in rows)
             for family, rows in _coefficients(data["coefficients"], told).items()
         }
-        curves = {op: replace(p, kind="assumed") for op, p in _collective(data["collective"], told).items()}
-        return Universal(rows, curves)
+        curves = {op: replace(p, kind="universal") for op, p in _collective(data["collective"], told).items()}
+        return Universal(number(data["clock_hz"], "clock_hz"), rows, curves)
     except TensorcastError as error:
         raise HardwareError(f"{file}: {error}") from None
+
+
+def _general(row: Coefficient) -> str:
+    return "assumed" if row.kind == "assumed" else "universal"
 
 
 def _build(data, relative, universal) -> HardwareProfile:
@@ -82,14 +88,16 @@ def _build(data, relative, universal) -> HardwareProfile:
         rates[name] = {fmt: rate for fmt, rate in rates[name].items() if fmt != "source"}
     own = _coefficients(data.get("coefficients"), told)
     curves = _collective(data.get("collective"), told)
+    clock = part["chip"].get("clock_hz")
     if lender := part["coefficients_from"].get("device"):
-        _inherit_rows(own, relative(lender))
+        _inherit_rows(own, relative(lender), clock)
     if lender := part["collective_from"].get("device"):
         scale = number(part["collective_from"].get("bandwidth_scale", 1.0), "collective_from.bandwidth_scale")
         _inherit_curves(curves, relative(lender), scale)
     if universal is not None:
         for family, rows in universal.coefficients.items():
-            own[family] = own.get(family, ()) + rows
+            ratio = clock / universal.clock_hz if clock else 1.0
+            own[family] = own.get(family, ()) + tuple(row.moved(ratio) for row in rows)
         curves = {**universal.collective, **curves}
     memory, chip, host = part["memory"], part["chip"], part["host"]
     return HardwareProfile(
@@ -224,18 +232,31 @@ def _coefficients(section: Any, told: Mapping[str, str]) -> dict[str, tuple[Coef
             raise HardwareError(f"unknown field coefficients.{family}; families: {', '.join(FAMILIES)}")
         if not isinstance(rows, list):
             raise HardwareError(f"coefficients.{family} must be a list of rows")
-        built = []
-        for i, row in enumerate(rows):
-            where = f"coefficients.{family}[{i}]"
-            _fields(row, *ROW, where)
-            values = {k: v for k, v in row.items() if k != "source"}
-            values["includes"] = _texts(row.get("includes"), f"{where}.includes")
-            values = {"kind": "measured", **values, "provenance": _told(row, where, told)}
-            built.append(_made(Coefficient, values, where))
+        built = [_coefficient(family, row, f"coefficients.{family}[{i}]", told) for i, row in enumerate(rows)]
         if len({(r.format, r.kernel) for r in built}) < len(built):
             raise HardwareError(f"coefficients.{family} has two rows for one format and kernel")
         found[family] = tuple(built)
     return found
+
+
+def _coefficient(family: str, row: Any, where: str, told: Mapping[str, str]) -> Coefficient:
+    formula = _mapping(row, where).get("formula", "roofline")
+    if formula not in FORMULAS:
+        raise HardwareError(f"{where}.formula must be one of {', '.join(FORMULAS)}, not {formula!r}")
+    parameters = FORMULAS[formula].parameters
+    needed = [name for name, parameter in parameters.items() if parameter.default is None]
+    _fields(row, ("format", "source", *needed), (*ROW, *parameters), where)
+    facts = {name: row[name] for name in ("format", "kind", "kernel", "rows") if name in row}
+    facts["includes"] = _texts(row.get("includes"), f"{where}.includes")
+    if "error" in row:
+        facts["error"] = tuple(row["error"]) if isinstance(row["error"], list) else (row["error"],)
+    values = {name: row[name] for name in parameters if name in row}
+    return _made(
+        Coefficient,
+        {"kind": "calibrated", **facts, "family": family, "formula": formula, "values": values}
+        | {"provenance": _told(row, where, told)},
+        where,
+    )
 
 
 def _collective(section: Any, told: Mapping[str, str]) -> dict[str, Protocol]:
@@ -268,11 +289,16 @@ def _made(kind: type, values: Any, where: str) -> Any:
         raise HardwareError(f"{where}.{error}") from None
 
 
-def _inherit_rows(own: dict[str, tuple[Coefficient, ...]], lender: HardwareProfile) -> None:
-    """Append the lender's rows to `own`, below the device's own ones. Its universal rows are not worth inheriting."""
+def _inherit_rows(own: dict[str, tuple[Coefficient, ...]], lender: HardwareProfile, clock: float | None) -> None:
+    """Append the lender's rows, moved to this clock, below the device's own. Its universal rows stay behind."""
+    ratio = clock / lender.clock_hz if clock and lender.clock_hz else 1.0
     for family, rows in lender.coefficients.items():
         lent = tuple(
-            replace(r, kind="inherited", provenance=f"inherited from {lender.name}: {r.provenance}")
+            r.moved(
+                ratio,
+                kind="assumed" if r.kind == "assumed" else "inherited",
+                provenance=f"inherited from {lender.name}: {r.provenance}",
+            )
             for r in rows
             if not r.provenance.startswith("universal set")
         )
@@ -282,7 +308,7 @@ def _inherit_rows(own: dict[str, tuple[Coefficient, ...]], lender: HardwareProfi
 def _inherit_curves(own: dict[str, Protocol], lender: HardwareProfile, scale: float) -> None:
     """Fill `own` with the lender's curves; absolute bandwidths are multiplied by `scale`."""
     for op, curve in lender.collective.items():
-        if op in own or curve.kind == "assumed":
+        if op in own or curve.kind in ("universal", "assumed"):
             continue
         if isinstance(curve, RankTable):
             curve = replace(curve, rows=tuple(row.scaled(scale) for row in curve.rows))

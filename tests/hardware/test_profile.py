@@ -37,18 +37,27 @@ def test_vector_rate():
 
 def test_coefficients_fall_back_in_order():
     assert H100.coefficient("gemm", "bf16") is H100.coefficient("gemm", "fp16")
-    assert H100.coefficient("gemm", "bf16").kind == "measured"
+    assert H100.coefficient("gemm", "bf16").kind == "calibrated"
     assert hardware("h20").coefficient("gemm", "bf16").kind == "inherited"
     assert hardware("h20").coefficient("gemm", "bf16").provenance.startswith("inherited from h100-sxm")
     assert H100.coefficient("gemm", "int8").provenance.startswith("universal set")
-    assert H100.coefficient("scan").kind == "assumed"
-    assert hardware("l4").coefficient("gemm", "bf16").kind == "assumed"
+    assert H100.coefficient("softmax").kind == "assumed"
+    assert hardware("l4").coefficient("gemm", "bf16").kind == "universal"
+
+
+def test_inherited_times_go_with_the_clock_and_shares_do_not():
+    h100, h20 = H100.coefficient("gemm", "bf16"), hardware("h20").coefficient("gemm", "bf16")
+    ratio = hardware("h20").clock_hz / H100.clock_hz
+    assert ratio > 1
+    assert h20["t0"] == pytest.approx(h100["t0"] / ratio)
+    assert h20["bsm"] == pytest.approx(h100["bsm"] * ratio)
+    assert h20["em"] == h100["em"]
 
 
 def test_kernels_have_coefficients_of_their_own():
-    assert H100.coefficient("grouped_gemm", "bf16", "triton").t0 == 28.53e-6
-    assert H100.coefficient("grouped_gemm", "bf16").t0 == 34.5e-6
-    assert H100.coefficient("grouped_gemm", "bf16", "unheard-of").t0 == 34.5e-6
+    default, triton = H100.coefficient("grouped_gemm", "bf16"), H100.coefficient("grouped_gemm", "bf16", "triton")
+    assert triton.kernel == "triton" != default.kernel
+    assert H100.coefficient("grouped_gemm", "bf16", "unheard-of") is default
     assert H100.coefficient("gemm", "fp8").includes == ("quantize",)
 
 
@@ -57,18 +66,20 @@ def test_unknown_family():
         H100.coefficient("gem", "bf16")
 
 
+def row(t0, fmt, kernel="", kind="calibrated"):
+    figures = {"t0": t0, "compute": 0.5, "bandwidth": 0.5}
+    return Coefficient("gemm", fmt, figures, kernel=kernel, kind=kind, provenance="a table")
+
+
 def test_choose():
     rows = (
-        Coefficient(1e-6, 0.5, 0.5, "bf16", "a"),
-        Coefficient(2e-6, 0.5, 0.5, "bf16", "b", kernel="k"),
-        Coefficient(3e-6, 0.5, 0.5, "any", "c"),
+        row(1e-6, "bf16"),
+        row(2e-6, "bf16", "k"),
+        row(4e-6, "bf16", "u", kind="universal"),
+        row(3e-6, "any", kind="universal"),
     )
-    assert [choose(rows, *key).t0 for key in (("bf16",), ("bf16", "k"), ("fp16", "k"), ("fp8",))] == [
-        1e-6,
-        2e-6,
-        2e-6,
-        3e-6,
-    ]
+    asked = [("bf16",), ("bf16", "k"), ("fp16", "k"), ("fp8",), ("bf16", "u")]
+    assert [choose(rows, *key)["t0"] for key in asked] == [1e-6, 2e-6, 2e-6, 3e-6, 1e-6]
     assert choose((), "bf16") is None
 
 

@@ -1,0 +1,1 @@
+"""Measured tables → coefficients: reading, fitting, scoring, writing."""

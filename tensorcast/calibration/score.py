@@ -1,0 +1,33 @@
+"""How far predictions lie from measurements."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Score:
+    """Absolute errors |predicted/measured - 1| in percent, and bias = 100 · mean(log(predicted/measured))."""
+
+    rows: int
+    median: float
+    mean: float
+    p90: float
+    bias: float
+
+    @classmethod
+    def of(cls, predicted, measured) -> Score:
+        ratio = np.asarray(predicted, dtype=float) / np.asarray(measured, dtype=float)
+        error = 100 * np.abs(ratio - 1)
+        return cls(
+            len(ratio),
+            float(np.median(error)),
+            float(np.mean(error)),
+            float(np.quantile(error, 0.9)),
+            float(100 * np.mean(np.log(ratio))),
+        )
+
+    def to_dict(self) -> dict:
+        return asdict(self)

@@ -1,0 +1,164 @@
+"""The parameters of every cost formula: their legal range, and how they move to another device.
+
+The formulas themselves are in `tensorcast.cost`. A parameter that is a share or a ratio holds for any device; one in
+seconds shrinks with a faster clock, one in bytes/s (per core) grows with it: `clock` is the power of the clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tensorcast.errors import HardwareError
+from tensorcast.hardware.checks import number, one_of
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One figure of a formula: where it may lie, where a fit starts, and the power of the clock it goes with.
+
+    `choices`: a figure a fit tries out instead of bending it (tile sizes, switches). `default`: what a row that does
+    not state it means; None = it must be stated.
+    """
+
+    low: float
+    high: float
+    start: float
+    clock: int = 0
+    choices: tuple[float, ...] = ()
+    default: float | None = None
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A named set of parameters, and the chip figures without which it cannot be used."""
+
+    name: str
+    parameters: Mapping[str, Parameter]
+    needs: tuple[str, ...] = ()
+
+    def check(self, values: Mapping[str, float]) -> dict[str, float]:
+        """The values, validated and complete; HardwareError naming the parameter."""
+        for name in values:
+            one_of(name, self.parameters, f"{self.name}: parameter")
+        complete = {}
+        for name, parameter in self.parameters.items():
+            value = values.get(name, parameter.default)
+            if value is None:
+                raise HardwareError(f"{name} is missing; {self.name} takes {', '.join(self.parameters)}")
+            value = number(value, name, zero=parameter.low == 0 or bool(parameter.choices), at_most=parameter.high)
+            if value < parameter.low:
+                raise HardwareError(f"{name} must be at least {parameter.low:g}, not {value:g}")
+            complete[name] = value
+        return complete
+
+    def moved(self, values: Mapping[str, float], clock_ratio: float) -> dict[str, float]:
+        """The values on a device whose clock is `clock_ratio` times as fast."""
+        return {
+            name: min(max(value * clock_ratio**p.clock, p.low), p.high)
+            for name, value in values.items()
+            for p in (self.parameters[name],)
+        }
+
+
+def _seconds(high: float, start: float, low: float = 1e-12, **more) -> Parameter:
+    return Parameter(low, high, start, clock=-1, **more)
+
+
+def _share(start: float, low: float = 0.02, high: float = 1.0) -> Parameter:
+    return Parameter(low, high, start)
+
+
+def _ratio(start: float, low: float = 1.0, high: float = 20.0) -> Parameter:
+    """How much faster a second read comes out of the last-level cache."""
+    return Parameter(low, high, start)
+
+
+_T0 = _seconds(5e-4, 4e-6, low=0.0)
+
+# Effective figures of a kernel, not facts about the silicon, may exceed what the data sheet says of the chip; no time
+# drops below its physical bound for that (`tensorcast.cost.pricing`).
+_EC = _share(0.7, high=1.5)
+_EM = _share(0.8, high=1.3)
+
+FORMULAS: Mapping[str, Formula] = {
+    f.name: f
+    for f in (
+        # t0 + max(FLOP / (peak compute), bytes / (bandwidth share))
+        Formula("roofline", {"t0": _T0, "compute": _share(0.7), "bandwidth": _share(0.8)}),
+        # cost/memory.py: elementwise streams
+        Formula("stream", {"t0": _T0, "em": _EM, "rl2": _ratio(2.0), "c": Parameter(0, 0.1, 1e-4)}, ("l2_bytes",)),
+        # cost/gemm.py: tiles in waves
+        Formula(
+            "tiles",
+            {
+                "t0": _T0,
+                "ec": _EC,
+                "em": _EM,
+                "kap": _seconds(5e-8, 1.4e-9),
+                "ts": _seconds(3e-5, 2.3e-6),
+                "bsm": Parameter(1e9, 5e12, 3e11, clock=1),
+                "ep": _seconds(1e-9, 2e-11),
+                "al": Parameter(0.01, 1.0, 0.3),
+                "rl2": _ratio(1.2),
+                "ew": Parameter(0.02, 4.0, 0.7, default=1.0),
+                "large": Parameter(0, 1024, 0, choices=(0, 128, 256), default=0),
+            },
+            ("cores", "l2_bytes"),
+        ),
+        # cost/attention.py: many queries against keys
+        Formula(
+            "flash",
+            {
+                "t0": _T0,
+                "ec": _EC,
+                "em": _EM,
+                "x": Parameter(0.1, 200.0, 30.0),
+                "tf": _seconds(1e-4, 1.8e-6),
+                "lat": _seconds(1e-4, 1.0e-6),
+                "ew": Parameter(0.02, 4.0, 0.4),
+                "rl2": _ratio(1.2),
+                "tq": Parameter(16, 512, 128, choices=(64, 128)),
+                "tk": Parameter(16, 512, 128, choices=(64, 128)),
+                "packed": Parameter(0, 1, 0, choices=(0, 1)),
+            },
+            ("cores", "l2_bytes"),
+        ),
+        # cost/attention.py: one or few queries against a long cache, split over the cores
+        Formula(
+            "splitkv",
+            {
+                "t0": _T0,
+                "em": _EM,
+                "rl2": Parameter(0.3, 20.0, 1.0),
+                "tf": _seconds(1e-4, 1.5e-6),
+                "lat": _seconds(1e-4, 4e-7),
+                "ts": _seconds(1e-4, 5e-7),
+                "ec": _share(0.4, high=1.5),
+                "a": Parameter(0.5, 2.0, 1.1),
+                "tsp": _seconds(2e-6, 5e-8),
+                "tx": _seconds(5e-5, 1e-9),
+                "tq": Parameter(16, 512, 64, choices=(32, 64, 128)),
+                "tk": Parameter(16, 512, 128, choices=(64, 128)),
+                "split": Parameter(0, 1, 1, choices=(0, 1), default=1),
+            },
+            ("cores", "l2_bytes"),
+        ),
+        # cost/moe.py: a layer of routed experts
+        Formula(
+            "experts",
+            {
+                "t0": _T0,
+                "ec": _EC,
+                "em": _EM,
+                "kap": _seconds(5e-8, 1e-10),
+                "bsm": Parameter(1e9, 5e12, 1e11, clock=1),
+                "ep": _seconds(1e-9, 1e-11),
+                "al": Parameter(0.01, 1.0, 0.3),
+                "ew": Parameter(0.02, 4.0, 0.6),
+                "rl2": _ratio(1.3),
+            },
+            ("cores", "l2_bytes"),
+        ),
+    )
+}
