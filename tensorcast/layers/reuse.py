@@ -53,7 +53,9 @@ def _block_forward(stack: Stack, index: int):
         seen = tracer.blocks.get(key)
         if seen is not None:
             tracer.stands_for(seen, index)
-            return seen.result()
+            result = seen.result()
+            tracer.passed_on(result)
+            return result
         with tracer.block(key, stack.path, index) as seen:
             result = original_forward(block, *args, **kwargs)
             seen.remember(result)

@@ -96,17 +96,20 @@ def _matmul_work(d, a):
 
 
 def _conv_dims(inputs, outputs):
+    """A convolution is the product of [output positions, k] and [k, output channels]."""
     x, w = inputs[:2]
     return {
-        "macs": outputs[0].numel() * prod(w.shape[1:]),
+        "m": outputs[0].numel() // w.shape[0],
+        "n": w.shape[0],
+        "k": prod(w.shape[1:]),
         "read": _distinct_bytes(x) + _distinct_bytes(w),
         "write": _distinct_bytes(outputs[0]),
-        "attrs": {"math": dtype_name(x)},
+        "attrs": {"math": dtype_name(x), "x_format": dtype_name(x), "y_format": dtype_name(w)},
     }
 
 
 def _conv_work(d, a):
-    return Work(matrix_flops=2 * d["macs"], read_bytes=d["read"], write_bytes=d["write"])
+    return Work(matrix_flops=2 * d["m"] * d["n"] * d["k"], read_bytes=d["read"], write_bytes=d["write"])
 
 
 def _register(names, family, dims, work, summary):

@@ -10,14 +10,28 @@ def _elementwise(elements, fmt, *, reads, writes, flops):
     return Work(vector_flops=flops * elements, read_bytes=reads * elements * size, write_bytes=writes * elements * size)
 
 
-@operator("rms_norm(Tensor x, Tensor? w) -> Tensor", family="norm")
-class RmsNorm:
-    """x · rsqrt(mean(x²) + eps) · w over the last dimension, in one pass."""
+@operator("residual_add(Tensor x, Tensor residual) -> Tensor", family="inside")
+class ResidualAdd:
+    """x + residual done by the norm that follows: it reads the residual and writes the sum beside its own traffic."""
 
-    def meta(x, w):
+    def meta(x, residual):
         return x.new_empty(x.shape)
 
-    def dims(x, w):
+    def dims(x, residual):
+        return {"elements": x.numel(), "attrs": {"format": dtype_name(x)}}
+
+    def work(d, a):
+        return _elementwise(d["elements"], a["format"], reads=1, writes=1, flops=1)
+
+
+@operator("rms_norm(Tensor x, Tensor? w, bool adds) -> Tensor", family="norm")
+class RmsNorm:
+    """x · rsqrt(mean(x²) + eps) · w over the last dimension, in one pass; `adds`: where x is a sum, it adds it up too."""
+
+    def meta(x, w, adds):
+        return x.new_empty(x.shape)
+
+    def dims(x, w, adds):
         return {"elements": x.numel(), "width": x.shape[-1], "attrs": {"format": dtype_name(x)}}
 
     def work(d, a):
@@ -25,9 +39,9 @@ class RmsNorm:
         return norm + Work(read_bytes=d["width"] * item_bytes(a["format"]))
 
 
-@operator("layer_norm(Tensor x, Tensor? w) -> Tensor", family="norm")
+@operator("layer_norm(Tensor x, Tensor? w, bool adds) -> Tensor", family="norm")
 class LayerNorm:
-    """(x - mean) · rsqrt(var + eps) · w + b over the last dimension, in one pass."""
+    """(x - mean) · rsqrt(var + eps) · w + b over the last dimension, in one pass; `adds` as in rms_norm."""
 
     meta = RmsNorm.meta
     dims = RmsNorm.dims

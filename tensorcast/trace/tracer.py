@@ -11,8 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tensorcast.ops import operator_named
 from tensorcast.ops.aten import aten_operator
+from tensorcast.ops.base import dtype_name
 from tensorcast.trace import library  # noqa: F401  (defines the operators)
-from tensorcast.trace.liveness import Liveness, tensors_in
+from tensorcast.trace.liveness import Liveness, storages, tensors_in
 
 _CACHES = ("kv_append", "index_append")
 
@@ -61,6 +62,7 @@ class Tracer(TorchDispatchMode):
         self.layer: list[int] | None = None  # indices the running layer stands for; None outside of stacks
         self.blocks: dict[Any, Any] = {}
         self.caches: list[CacheNote] = []
+        self._sum: tuple[Call, frozenset[int]] | None = None  # the call just recorded, if it added two whole tensors
 
     # -- where we are --------------------------------------------------------------------------------------------------
 
@@ -138,6 +140,11 @@ class Tracer(TorchDispatchMode):
                 call.live += more
                 call.before += more
 
+    def passed_on(self, result) -> None:
+        """A layer that was not run returned `result`: the sum its representative ended with, if it ended with one."""
+        if self._sum is not None:
+            self._sum = (self._sum[0], storages(tensors_in(result)))
+
     def note_cache(self, kind: str, *, token_bytes: float, sequence_bytes: float, window: int) -> None:
         """A layer says what it keeps between steps."""
         self.caches.append(CacheNote(kind, token_bytes, sequence_bytes, window, self.stack, self.layer))
@@ -175,4 +182,15 @@ class Tracer(TorchDispatchMode):
         before = memory.peak
         memory.allocated(outputs)
         memory.peak = memory.live
-        self.calls.append(Call(label, scope, dims, attrs, memory.live, before, self.stack, self.layer))
+        if attrs.get("adds"):
+            self._absorb_sum(args[0])
+        call = Call(label, scope, dims, attrs, memory.live, before, self.stack, self.layer)
+        self.calls.append(call)
+        whole = label == "aten::add" and len(inputs) == 2 and all(t.shape == outputs[0].shape for t in inputs)
+        self._sum = (call, storages(outputs)) if whole else None
+
+    def _absorb_sum(self, x) -> None:
+        """The running norm adds up its own input where that is the sum just recorded."""
+        if self._sum is not None and storages([x]) <= self._sum[1]:
+            call = self._sum[0]
+            call.op, call.dims, call.attrs = "residual_add", {"elements": x.numel()}, {"format": dtype_name(x)}

@@ -178,7 +178,8 @@ def test_the_slower_of_device_and_host_sets_the_pace():
         for estimate in (graph, eager):
             phase = estimate.phases[name]
             assert phase["step_time_s"] == pytest.approx(max(device, phase["host_time_s"]), rel=1e-9)
-        launches = graph.phases[name].ops["count"].sum()
+        ops = graph.phases[name].ops
+        launches = ops["count"][ops["op"] != "residual_add"].sum()  # the norm's kernel does those
         assert eager.phases[name]["host_time_s"] == pytest.approx(launches * 20e-6, rel=1e-9)
     assert eager.phases["decode"]["step_time_s"] > graph.phases["decode"]["step_time_s"]
 

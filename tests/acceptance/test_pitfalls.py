@@ -35,7 +35,7 @@ def test_views_are_not_in_the_table():
 def test_every_family_of_figures_says_where_it_comes_from():
     estimate = tc.simulate("qwen3-30b-a3b", "rtx-4090", input_len=64, output_len=2).to_dict()
     shown = " ".join(estimate["provenance"].values())
-    assert set(estimate["provenance"]) <= {"measured", "inherited", "assumed"}
+    assert set(estimate["provenance"]) <= {"calibrated", "inherited", "universal", "assumed"}
     for family in ("gemm", "attention_prefill", "attention_decode", "grouped_gemm", "norm"):
         assert family in shown
 

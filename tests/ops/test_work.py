@@ -70,7 +70,7 @@ def test_an_embedding_reads_its_rows_only():
 @pytest.mark.parametrize(
     "name, tensors, read, write",
     [
-        ("rms_norm", [meta(6, 64), meta(64)], 6 * 64 + 64, 6 * 64),
+        ("rms_norm", [meta(6, 64), meta(64), False], 6 * 64 + 64, 6 * 64),
         ("swiglu", [meta(6, 64), meta(6, 64)], 2 * 6 * 64, 6 * 64),
         ("gated_rms_norm", [meta(6, 64), meta(6, 64), meta(64)], 2 * 6 * 64 + 64, 6 * 64),
     ],

@@ -35,7 +35,7 @@ class Arithmetic:
     def embedding(self, ids, w):
         return w[ids]
 
-    def rms_norm(self, x, w):
+    def rms_norm(self, x, w, adds):
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + EPS) * w
 
     def swiglu(self, gate, up):
