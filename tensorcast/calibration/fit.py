@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 
 import numpy as np
 
@@ -92,11 +91,13 @@ def fit(
     parameters, fixed = FORMULAS[formula].parameters, dict(fixed or {})
     tried = {n: p.choices for n, p in parameters.items() if p.choices and n not in fixed}
     free = [n for n, p in parameters.items() if not p.choices and n not in fixed]
-    results = []
-    for choice in product(*tried.values()):
-        chosen = fixed | dict(zip(tried, choice, strict=True))
-        results += [_descend(formula, samples, free, start, chosen) for start in ({}, *starts)]
-    best = min(results, key=lambda r: r.loss)
+    chosen = fixed | {n: parameters[n].start for n in tried}
+    best = min((_descend(formula, samples, free, start, chosen) for start in ({}, *starts)), key=lambda r: r.loss)
+    for name, choices in tried.items():
+        for other in choices:
+            if other != best.values[name]:
+                kept = {n: v for n, v in best.values.items() if n not in free} | {name: other}
+                best = min(best, _descend(formula, samples, free, best.values, kept), key=lambda r: r.loss)
     kept = {n: v for n, v in best.values.items() if n not in free}
     generator = np.random.default_rng(seed)
     for _ in range(restarts):

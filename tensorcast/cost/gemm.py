@@ -7,7 +7,7 @@ cores work through the tiles in waves:
     unit  = ‖2 TM TN ks / (F/cores · ec), bytes streamed into the core / bsm, ks · kap‖₃ + bytes stored · ep
     mem   = (bytes of A, B, C) / (BW · em) · (1 - h + h/rl2)
     T     = t0 + min over tiles and s of ( ‖W · unit, mem‖₃ + [s > 1] (8 s m n / BW + ts) )
-            + (2 + bytes of A's element) m k / (BW · ew), where a quantisation of A is timed with the product
+            + (2 + bytes of an A element) b m k / (BW · ew), where a quantisation of A is timed with the product
 
 with ‖x, y‖₃ = (x³ + y³)^(1/3), F the dense peak (FLOP/s), BW the memory bandwidth (B/s) and h the weight of the
 last-level cache (0 in real inference). `kap` is the latency of a step along k, `al` how far waves quantise. Seconds,
@@ -21,13 +21,14 @@ from itertools import product
 
 import numpy as np
 
-from tensorcast.cost.call import Call
+from tensorcast.cost.call import Call, soft_max
 from tensorcast.cost.time import Time
 from tensorcast.ops.base import Work, item_bytes
 
 TILE_M, TILE_N = (16, 32, 64, 128, 256), (32, 64, 128, 256)
 SPLITS = (1, 2, 4, 8, 16, 32)
 TILES = np.array([(tm, tn, s) for tm, tn, s in product(TILE_M, TILE_N, SPLITS) if (tm, tn) != (256, 256)], dtype=float)
+FEW_ROWS = 15
 _BLOCK = 512  # configurations evaluated at once: candidates × block stay in the processor's cache
 
 
@@ -61,14 +62,36 @@ def tiles_time(call: Call, p, hw) -> Time:
     ba, bb, bc = s["ba"], s["bb"], s["bc"]
     memory = b * (ba * m * k + bb * n * k + bc * m * n) / (hw.memory_bw * p["em"]) * (1 - cached + cached / p["rl2"])
     body, compute = np.empty(m.size), np.empty(m.size)
-    for at in range(0, m.size, _BLOCK):
-        part = slice(at, at + _BLOCK)
+    distinct, again = _distinct(b, m, n, k, cached)
+    for at in range(0, distinct.size, _BLOCK):
+        part = distinct[at : at + _BLOCK]
         body[part], compute[part] = _best(
             b[part], m[part], n[part], k[part], memory[part], (ba, bb, bc), hw.peak(call.math), p, hw
         )
+    body, compute = body[again], compute[again]
+    if p["ev"]:
+        body = np.minimum(body, _dot_products(b, m, n, k, memory, p, hw))
     if s.get("quantized"):
-        body = body + (2 + ba) * m * k / (hw.memory_bw * p["ew"])
+        body = body + (2 + ba) * b * m * k / (hw.memory_bw * p["ew"])
     return Time(p["t0"], matrix=compute.reshape(shape), memory=memory.reshape(shape), body=body.reshape(shape))
+
+
+def _distinct(*sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(one position of every distinct call, for every call that position), where at most one size varies."""
+    varying = [x for x in sizes if x.size and (x != x[0]).any()]
+    positions = np.arange(sizes[0].size)
+    if len(varying) > 1:
+        return positions, positions
+    if not varying:
+        return positions[:1], np.zeros_like(positions)
+    _, first, inverse = np.unique(varying[0], return_index=True, return_inverse=True)
+    return first, first[inverse]
+
+
+def _dot_products(b, m, n, k, memory, p, hw) -> np.ndarray:
+    """Few rows go to a kernel on the vector units, which starts `tv` seconds sooner."""
+    vector = 2 * b * m * n * k / (hw.vector_peak("fp16") * p["ev"])
+    return np.where(m <= FEW_ROWS, np.maximum(soft_max(vector, memory) - p["tv"], memory), np.inf)
 
 
 def _best(b, m, n, k, memory, item, peak, p, hw) -> tuple[np.ndarray, np.ndarray]:
@@ -76,17 +99,24 @@ def _best(b, m, n, k, memory, item, peak, p, hw) -> tuple[np.ndarray, np.ndarray
     ba, bb, bc = item
     tm, tn, s = (TILES[:, i, None] for i in range(3))
     rows, columns = np.minimum(tm, 8 * np.ceil(m / 8)), np.minimum(tn, n)
-    ks = np.maximum(32.0, 32 * np.ceil(k / (32 * s)))
-    waves = b * np.ceil(m / tm) * np.ceil(n / tn) * s / hw.cores
+    step_k = 2.0 ** np.round(np.log2(128 / ba))  # elements of A in a line of the shared memory
+    ks = step_k * np.ceil(k / (step_k * s))
+    tiles_m = np.ceil(m / tm)
+    if p["pair"]:  # clusters of cores take full blocks of `pair` rows, whatever part of them is used
+        tiles_m = np.where(m > p["pair"], np.ceil(m / p["pair"]) * np.maximum(p["pair"] / tm, 1.0), tiles_m)
+    waves = b * tiles_m * np.ceil(n / tn) * s / hw.cores
     waves = np.maximum(1.0, waves + p["al"] * (np.ceil(waves) - waves))
-    math = ks * (2 * tm * tn / (peak / hw.cores * p["ec"]))
+    droop = np.minimum(1.0, (1e12 / (2 * b * m * n * k)) ** p["droop"])  # the clock gives way to the power limit
+    math = ks * (2 * tm * tn / (peak / hw.cores * p["ec"])) / droop
     load = (rows * ba + columns * bb) * ks / p["bsm"]
     step = ks * p["kap"]
     unit = np.cbrt(math * math * math + load * load * load + step * step * step) + rows * columns * (bc * p["ep"])
     work = waves * unit
-    total = np.cbrt(work * work * work + memory**3)
+    total = soft_max(work, memory)
     total += np.where(s > 1, 8 * s * b * m * n / hw.memory_bw + p["ts"], 0.0)
     total[(s > 1) & (k / s < 64)] = np.inf
+    if p["whole"]:  # kernels for few rows that never split k
+        total[(s > 1) & (m < p["whole"])] = np.inf
     if p["large"]:  # kernels that choose their tile by m alone, not by time
         total[((tm < 128) | (tn < 128) | (s > 1)) & (m > p["large"])] = np.inf
     best = np.argmin(total, axis=0)[None]

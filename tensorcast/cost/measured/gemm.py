@@ -53,8 +53,8 @@ KERNELS = (
     ("*deepgemm*", "deepgemm"),
     ("*cutedsl*", "cutedsl"),
     ("sglang:sglang_sgl_kernel_fp8*", "cutlass"),
-    ("*torch_bmm*", "cublas"),
 )
+BATCHED = (("trtllm:*", "trtllm"), ("*torch_bmm*", "cublas"), ("sglang:*fp8*", "sgl_kernel"))
 
 
 def _format(group) -> str:
@@ -63,5 +63,5 @@ def _format(group) -> str:
 
 TABLES = {
     "gemm": Table("gemm", ("dtype", "m", "n", "k"), "gemm", _format, _call, "tiles", KERNELS),
-    "bmm": Table("bmm", ("dtype", "bmm", "m", "n", "k"), "bmm", _format, _call, "tiles", KERNELS),
+    "bmm": Table("bmm", ("dtype", "bmm", "m", "n", "k"), "bmm", _format, _call, "tiles", BATCHED),
 }
