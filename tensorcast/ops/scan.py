@@ -11,7 +11,7 @@ import numpy as np
 from tensorcast.ops.base import Work, dtype_name, item_bytes, operator
 
 
-@operator("causal_conv1d(Tensor x, Tensor w, int kernel_size) -> Tensor", family="elementwise")
+@operator("causal_conv1d(Tensor x, Tensor w, int kernel_size) -> Tensor", family="scan")
 class CausalConv1d:
     """Depthwise causal convolution and activation over x [b, channels, s]."""
 
@@ -23,7 +23,7 @@ class CausalConv1d:
             "elements": x.numel(),
             "sequences": x.shape[0],
             "channels": x.shape[1],
-            "attrs": {"format": dtype_name(x)},
+            "attrs": {"format": dtype_name(x), "rule": "conv"},
         }
 
     def work(d, a):
@@ -96,7 +96,7 @@ class GatedDeltaRule:
             "dk": q.shape[-1],
             "dv": dv,
             "io": q.numel() + k.numel() + 2 * v.numel() + 2 * g.numel(),
-            "attrs": {"format": dtype_name(v)},
+            "attrs": {"format": dtype_name(v), "rule": "kda" if g.dim() > 3 else "gdn"},
         }
 
     def work(d, a):
@@ -129,7 +129,7 @@ class Mamba2Scan:
             "dk": state,
             "dv": dv,
             "io": 2 * x.numel() + b_proj.numel() + c_proj.numel() + dt.numel(),
-            "attrs": {"format": dtype_name(x)},
+            "attrs": {"format": dtype_name(x), "rule": "mamba2"},
         }
 
     def work(d, a):
