@@ -21,11 +21,15 @@ import numpy as np
 
 from tensorcast.errors import DeploymentError, InputError
 from tensorcast.hardware.profile import HardwareProfile
-from tensorcast.hardware.protocol import OPS, Floor, Protocol, RankRow, RankTable, TwoProtocols
+from tensorcast.hardware.protocol import MOST_RANKS, OPS, Floor, Protocol, RankRow, RankTable, Shots, TwoProtocols
 from tensorcast.hardware.topology import Tier
 from tensorcast.ops.collective import wire_bytes
 
 EXCHANGES = ("all_to_all", "dispatch", "combine")
+BEST = "best"
+EAGER = "_eager"  # ending of a library's curve for calls outside of captured graphs
+_INSTANT = 1e-12  # seconds, where a curve says 0: ratios of times stay defined
+_BLOCK = 16384  # calls evaluated at once: they stay in the processor's cache
 
 
 def collective_time(
@@ -34,32 +38,72 @@ def collective_time(
     """Seconds of one collective over `size` ranks whose neighbours are `stride` devices apart.
 
     nbytes, size and stride are numbers or arrays that broadcast. `library` chooses another curve than the device's
-    default one inside the innermost fabric ("vllm", "trtllm", "sglang" for custom all_reduce kernels).
+    default one inside the innermost fabric ("vllm", "trtllm", "sglang" for custom all_reduce kernels); "best" takes for
+    every size the fastest of all that the device has in captured graphs, the default one included, as engines do that
+    use their own kernel for small messages; groups beyond that fabric are then served by the default one.
     InputError for an unknown op or negative bytes, DeploymentError for a group the machine does not connect,
     HardwareError for a library without a curve.
     """
     if op not in OPS:
         raise InputError(f"unknown collective {op!r}; one of {', '.join(OPS)}")
-    nbytes, size, stride = np.broadcast_arrays(np.asarray(nbytes, float), np.asarray(size), np.asarray(stride))
-    if not (np.isfinite(nbytes) & (nbytes >= 0)).all():
-        raise InputError(f"{op}: nbytes must be finite and not negative")
-    result = np.zeros(nbytes.shape)
-    for ranks, step in {*zip(size.ravel().tolist(), stride.ravel().tolist(), strict=True)}:
-        here = (size == ranks) & (stride == step)
-        parts = hw.topology.split(ranks, step)
-        if parts:
-            result[here] = _time(op, nbytes[here], parts, int(ranks), hw, library)
+    nbytes, size, stride = np.asarray(nbytes, float), np.asarray(size), np.asarray(stride)
+    if nbytes.size and not (np.isfinite(nbytes.sum()) and nbytes.min() >= 0):
+        if not (np.isfinite(nbytes) & (nbytes >= 0)).all():
+            raise InputError(f"{op}: nbytes must be finite and not negative")
+    if size.ndim == stride.ndim == 0:  # one group for all
+        price = _pricer(op, size.item(), stride.item(), hw, library)
+        return _in_blocks(price, nbytes.reshape(-1)).reshape(nbytes.shape)
+    nbytes, size, stride = np.broadcast_arrays(nbytes, size, stride)
+    pricers: dict[tuple, Callable] = {}
+
+    def mixed(b: np.ndarray, n: np.ndarray, step: np.ndarray) -> np.ndarray:
+        return _mixed(b, n, step, pricers, lambda *group: _pricer(op, *group, hw, library))
+
+    return _in_blocks(mixed, nbytes.reshape(-1), size.reshape(-1), stride.reshape(-1)).reshape(nbytes.shape)
+
+
+def _in_blocks(price: Callable[..., np.ndarray], *columns: np.ndarray) -> np.ndarray:
+    result = np.empty(len(columns[0]))
+    for at in range(0, len(result), _BLOCK):
+        part = slice(at, at + _BLOCK)
+        result[part] = price(*(column[part] for column in columns))
     return result
 
 
-def _time(op: str, b: np.ndarray, parts: list, size: int, hw: HardwareProfile, library: str) -> np.ndarray:
+def _mixed(b: np.ndarray, n: np.ndarray, step: np.ndarray, pricers: dict[tuple, Callable], pricer) -> np.ndarray:
+    """Seconds of calls over several kinds of groups; `pricers` remembers those met before."""
+    result, priced = np.full(b.shape, np.nan), 0
+    one_step = bool((step == step[0]).all())
+
+    def price(group: tuple) -> int:
+        mine = n == group[0]
+        rows = np.flatnonzero(mine if one_step and step[0] == group[1] else mine & (step == group[1]))
+        if rows.size:
+            result[rows] = pricers[group](b.take(rows))
+        return rows.size
+
+    for group in pricers:
+        priced += price(group)
+    while priced < b.size:
+        first = int(np.argmax(np.isnan(result)))
+        group = n[first].item(), step[first].item()
+        pricers[group] = pricer(*group)
+        priced += price(group)
+    return result
+
+
+def _pricer(op: str, size, stride, hw: HardwareProfile, library: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Bytes → seconds of `op` over one kind of group."""
+    parts = hw.topology.split(size, stride)
+    if not parts:
+        return np.zeros_like
     if op == "send_recv":
-        return _hop(b, parts[-1][0])
-    networks = _networks(parts)
+        return lambda b: _hop(b, parts[-1][0])
+    size, networks = int(size), _networks(parts)
     limits = [_egress(tiers) for tiers in networks]
     counts = [_ranks(tiers) for tiers in networks]
     first = networks[0][0][0].fabric == hw.topology.tiers[0].fabric
-    if library and (len(networks) > 1 or not first):
+    if library not in ("", BEST) and (len(networks) > 1 or not first):
         raise DeploymentError(
             f"{library} {op} works inside {hw.topology.tiers[0].fabric} alone, {size} ranks reach beyond"
         )
@@ -67,16 +111,30 @@ def _time(op: str, b: np.ndarray, parts: list, size: int, hw: HardwareProfile, l
     def flat(level: int, name: str, part: np.ndarray) -> np.ndarray:
         """Time of collective `name` over the ranks of one network alone."""
         n, link = counts[level], limits[level]
+        wire = part * (wire_bytes(name, 1.0, n) / link)
         if level == 0 and first:
-            curve = hw.protocol(name, library)
-            seconds = _curve(curve, name, part, n, link)
+            seconds = _inside(name, part, wire, n, link, hw, library)
         else:
-            seconds = _plain(name, part, n, link, networks[level][-1][0])
-        return np.maximum(seconds, wire_bytes(name, part, n) / link)
+            seconds = _plain(name, wire, n, networks[level][-1][0])
+        return np.maximum(seconds, wire)
 
     if op in EXCHANGES:
-        return _exchange(op, b, counts, size, flat)
-    return _nested(op, b, counts, 0, flat)
+        return lambda b: _exchange(op, b, counts, size, flat)
+    return lambda b: _nested(op, b, counts, 0, flat)
+
+
+def _inside(op: str, b, wire, n: int, link: float, hw: HardwareProfile, library: str) -> np.ndarray:
+    """Seconds inside the innermost fabric, with the curve of one library or the fastest of all."""
+    if library not in ("", BEST):
+        curve = hw.protocol(op, library)
+        default = _curve(hw.protocol(op), op, b, wire, n) if isinstance(curve, Shots) else None
+        return _curve(curve, op, b, wire, n, default)
+    seconds = default = _curve(hw.protocol(op), op, b, wire, n)
+    if library == BEST:
+        for key, other in hw.collective.items():
+            if key.startswith(f"{op}/") and not key.endswith(EAGER):
+                seconds = np.minimum(seconds, _curve(other, op, b, wire, n, default))
+    return seconds
 
 
 def _nested(op: str, b: np.ndarray, counts: list[int], level: int, flat: Callable) -> np.ndarray:
@@ -126,25 +184,52 @@ def _hop(b: np.ndarray, tier: Tier) -> np.ndarray:
     return tier.latency_s + b / (tier.to_one_peer * tier.efficiency)
 
 
-def _plain(op: str, b: np.ndarray, n: int, link: float, tier: Tier) -> np.ndarray:
+def _plain(op: str, wire: np.ndarray, n: int, tier: Tier) -> np.ndarray:
     """Where no curve was fitted: messages in a tree's depth, bytes at the tier's efficiency."""
     depth = 1 if op in EXCHANGES else int(np.ceil(np.log2(n))) * (2 if op == "all_reduce" else 1)
-    return depth * tier.latency_s + wire_bytes(op, b, n) / (link * tier.efficiency)
+    return depth * tier.latency_s + wire / tier.efficiency
 
 
-def _curve(curve: Protocol, op: str, b: np.ndarray, n: int, link: float) -> np.ndarray:
+def _curve(curve: Protocol, op: str, b: np.ndarray, wire: np.ndarray, n: int, default=None) -> np.ndarray:
+    """Seconds of one curve. wire: those the bytes need at link speed; default: those of the device's default library,
+    for kernels that hand over to it."""
     if isinstance(curve, TwoProtocols):
-        return _two_protocols(curve, wire_bytes(op, b, n) / link, n)
+        return two_protocols(curve, b, wire, n)
+    if isinstance(curve, Shots):
+        return shots(curve, b, wire, n, default)
     if isinstance(curve, Floor):
-        return curve.t0 + wire_bytes(op, b, n) / (link * curve.efficiency)
+        return curve.t0 + wire / curve.efficiency
     return _table(curve, op, b, n)
 
 
-def _two_protocols(c: TwoProtocols, wire: np.ndarray, n: int) -> np.ndarray:
-    """`wire`: seconds the bytes need at link speed."""
-    base = c.t0 + c.hop * (n - 1)
-    low, high = base + wire / c.e1, base + c.a2 + wire / c.e2
-    return (low**-4.0 + high**-4.0) ** -0.25 + c.w * np.sqrt(wire * base)
+def two_protocols(c: TwoProtocols, b: np.ndarray, wire: np.ndarray, n: int) -> np.ndarray:
+    """Seconds of buffers of `b` bytes; `wire`: seconds their bytes need at link speed."""
+    grown = min(n, MOST_RANKS) / 2
+    base = max(c.t0 + c.hop * (n - 1), _INSTANT)
+    if c.step:
+        base = base * (1 + c.step) - base * c.step * c.at / (b + c.at)
+    low = wire * (1 / (c.e1 * grown**c.low)) + base
+    high = wire * (1 / (c.e2 * grown**c.high)) + (base + c.a2 * grown**c.late)
+    seconds = low * high / np.cbrt(_cube(low) + _cube(high))
+    return seconds + c.w * np.sqrt(wire * base) if c.w else seconds
+
+
+def shots(c: Shots, b: np.ndarray, wire: np.ndarray, n: int, default: np.ndarray) -> np.ndarray:
+    """Seconds of an engine's own all_reduce; `default`: of the library it hands large buffers over to."""
+    base, grown = max(c.t0 + c.hop * (n - 1), _INSTANT), n / 2
+    one = wire * (grown / (c.e1 * grown**c.low)) + base  # every rank reads n - 1 whole buffers: n/2 times the bytes
+    two = wire * (1 / (c.e2 * grown**c.high)) + (base + c.a2)
+    ratio = np.minimum(one, two) / np.maximum(one, two)
+    own = np.minimum(one, two) / np.cbrt(np.cbrt(1 + _cube(_cube(ratio))))
+    if c.w:
+        own = own + c.w * np.sqrt(wire * base)
+    if c.host:
+        own = np.cbrt(_cube(own) + c.host**3)
+    return np.where(b <= c.limit(n), own, c.beyond * default)
+
+
+def _cube(x: np.ndarray) -> np.ndarray:
+    return x * x * x
 
 
 def _table(table: RankTable, op: str, b: np.ndarray, n: int) -> np.ndarray:
@@ -159,7 +244,12 @@ def _table(table: RankTable, op: str, b: np.ndarray, n: int) -> np.ndarray:
 
 def _row(row: RankRow, op: str, b: np.ndarray, n: int) -> np.ndarray:
     wire = wire_bytes(op, b, n)
-    small = (row.floor**row.norm + (wire / row.bandwidth) ** row.norm) ** (1 / row.norm)
+    small = row.floor + wire / row.bandwidth if row.norm == 1 else _rounded(row.floor, wire / row.bandwidth, row.norm)
     if row.switch is None:
         return small
     return np.where(b <= row.switch, small, np.maximum(row.plateau, row.alpha + wire / row.peak))
+
+
+def _rounded(floor: float, wire: np.ndarray, norm: float) -> np.ndarray:
+    """(floor^norm + wire^norm)^(1/norm)"""
+    return (floor**norm + wire**norm) ** (1 / norm)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tensorcast.content import shipped_root
+from tensorcast.hardware.coefficient import Coefficient
 from tensorcast.hardware.load import hardware, load_file, names, resolve
 from tensorcast.hardware.profile import HardwareProfile
 
@@ -49,13 +50,17 @@ def describe_hardware(reference: str) -> dict[str, Any]:
         "kernels": dict(hw.kernels),
         "figures": figures(hw),
         "tiers": [dataclasses.asdict(tier) for tier in hw.topology.tiers],
-        "coefficients": [
-            {"family": family, **_text_last(row)} for family, rows in hw.coefficients.items() for row in rows
-        ],
+        "coefficients": [_coefficient(row) for rows in hw.coefficients.values() for row in rows if hw.can_use(row)],
         "collectives": [
             {"op": op, "curve": type(curve).__name__, **_text_last(curve)} for op, curve in hw.collective.items()
         ],
     }
+
+
+def _coefficient(row: Coefficient) -> dict[str, Any]:
+    """Family, format and kernel, how the figures came about, then the formula's parameters."""
+    facts = {name: getattr(row, name) for name in ("family", "format", "kernel", "formula", "kind", "rows", "error")}
+    return {**facts, "includes": list(row.includes), "values": dict(row.values), "provenance": row.provenance}
 
 
 def _text_last(row: Any) -> dict[str, Any]:
