@@ -97,7 +97,9 @@ def fit(
         for other in choices:
             if other != best.values[name]:
                 kept = {n: v for n, v in best.values.items() if n not in free} | {name: other}
-                best = min(best, _descend(formula, samples, free, best.values, kept), key=lambda r: r.loss)
+                # From where it stands, and from the start: a parameter that has vanished does not come back.
+                found = [_descend(formula, samples, free, start, kept) for start in (best.values, {})]
+                best = min(best, *found, key=lambda r: r.loss)
     kept = {n: v for n, v in best.values.items() if n not in free}
     generator = np.random.default_rng(seed)
     for _ in range(restarts):

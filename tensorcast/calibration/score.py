@@ -19,7 +19,12 @@ class Score:
 
     @classmethod
     def of(cls, predicted, measured) -> Score:
-        ratio = np.asarray(predicted, dtype=float) / np.asarray(measured, dtype=float)
+        return cls.of_ratios(np.asarray(predicted, dtype=float) / np.asarray(measured, dtype=float))
+
+    @classmethod
+    def of_ratios(cls, ratios) -> Score:
+        """Of predicted / measured; at least one."""
+        ratio = np.asarray(ratios, dtype=float)
         error = 100 * np.abs(ratio - 1)
         return cls(
             len(ratio),

@@ -25,6 +25,9 @@ VERBS = {
     "list": "tensorcast.cli.list",
     "show": "tensorcast.cli.show",
     "cache": "tensorcast.cli.cache",
+    "accuracy": "tensorcast.cli.accuracy",
+    "calibrate": "tensorcast.cli.calibrate",
+    "measure": "tensorcast.cli.measure",
 }
 
 HELP_HINT = "`--help` lists what can be given"

@@ -25,17 +25,18 @@ from tensorcast.errors import InputError
 QUANT = (
     "auto", "none", "w8a8", "w8a8-static", "w8a16", "w4a16", "w4a8", "fp8", "fp8-block", "mxfp4", "nvfp4",
 )  # fmt: skip
+ENGINES = ("bare", "vllm", "sglang", "trtllm", "mindie")
 PHASES = ("auto", "prefill", "decode", "chunked")
 DOES_NOT_FIT = 3
 # The sections of --help.
 SECTIONS = {
     "Model": ("model", "overrides", "layers", "dtype", "trust_remote_code", "no_custom_dir"),
-    "Machine": ("hw", "runtime"),
+    "Machine": ("hw", "runtime", "engine"),
     "Plan": ("tp", "ep", "dp", "pp", "sp", "micro_batches"),
     "Precision": ("quant", "kv_cache_dtype", "attention_quant", "exclude", "quant_lm_head"),
     "Work": (
         "phase", "batch", "input_len", "output_len", "max_model_len", "gpu_memory_utilization", "seq_lens",
-        "prefix_len", "chunk", "mtp", "acceptance_rate",
+        "prefix_len", "chunk", "mtp", "acceptance_rate", "concurrency", "moe_imbalance",
     ),
     "Kernels": ("kernel", "no_reuse", "strict", "no_cache"),
     "Output": ("json_file", "csv_file", "top", "quiet", "require_fit", "debug"),
@@ -56,6 +57,7 @@ SECTIONS = {
 @click.option("--no-custom-dir", is_flag=True, help="Do not load ./custom_model.")
 @option("--hw", required=True, help="Machine: a known name or a YAML file.")
 @option("--runtime", type=click.Choice(["graph", "eager"]), help="Compiled graph or op by op.  [default: graph]")
+@option("--engine", type=click.Choice(ENGINES), help="Serving engine whose own time counts too.  [default: bare, none]")
 @option("--tp", "--tensor-parallel-size", type=Whole(), help="Devices that split each layer.  [default: 1]")
 @option("--ep", "--expert-parallel-size", type=Whole(), help="Devices that divide the experts.  [default: 1]")
 @option("--dp", "--data-parallel-size", type=Whole(), help="Copies of the attention, for data.  [default: 1]")
@@ -78,6 +80,8 @@ SECTIONS = {
 @option("--chunk", type=Whole(), help="Prompt tokens per step in a chunked prefill.")
 @option("--mtp", type=Whole(0), help="Tokens predicted ahead per step.  [default: 0]")
 @option("--acceptance-rate", type=Fraction(open_below=False), help="Share of predicted tokens that are kept, 0 to 1.")
+@option("--concurrency", type=Whole(), help="Clients at all times: adds TTFT and TPOT under that load.")
+@option("--moe-imbalance", help="Popularity of experts: uniform or power-law:ALPHA.  [default: uniform]")
 @repeatable("--kernel", type=NonEmpty("KERNEL"), help="OP[/VARIANT][@GLOB]=NAME: run an operator with this kernel.")
 @click.option("--no-reuse", is_flag=True, help="Trace every layer, not one of each kind.")
 @click.option("--strict", is_flag=True, help="An uncosted operator or an assumed figure is an error.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from tensorcast.cost.pricing import time_of
 from tensorcast.cost.tables import Table, check_frame, groups, table
 from tensorcast.errors import HardwareError, InputError
+from tensorcast.formats import MATHS
 from tensorcast.hardware.coefficient import Coefficient
 
 
@@ -39,7 +40,7 @@ def predict(family: str, frame, hw) -> np.ndarray:
 def seconds_of(kind: Table, group: Mapping[str, str], frame, hw) -> np.ndarray:
     """Seconds of rows that share a format and a kernel."""
     coefficient = match(kind, group, hw).coefficient
-    seconds = time_of(_call(kind, group, frame, hw), coefficient, hw).seconds
+    seconds = time_of(call_of(kind, group, frame, hw), coefficient, hw).seconds
     return np.broadcast_to(seconds, (len(frame),))
 
 
@@ -59,7 +60,7 @@ class Match:
 def match(kind: Table, group: Mapping[str, str], hw) -> Match:
     """The coefficients of that format and kernel, or the nearest the machine has. HardwareError if there are none."""
     fmt, kernel = kind.format(group), kind.kernel(group)
-    return Match(hw.coefficient(kind.family, fmt, kernel), (fmt, kernel))
+    return Match(hw.coefficient(kind.family_of(group), fmt, kernel), (fmt, kernel))
 
 
 def matches(family: str, frame, hw) -> list[dict[str, Any]]:
@@ -86,11 +87,19 @@ def matches(family: str, frame, hw) -> list[dict[str, Any]]:
     return told
 
 
-def _call(kind: Table, group: Mapping[str, str], frame, hw):
+def call_of(kind: Table, group: Mapping[str, str], frame, hw):
+    """The calls behind rows of one group, cold where the table says that they were measured so.
+
+    InputError for a format the table does not know, HardwareError for one that the machine does not compute.
+    """
     try:
         call = kind.call(frame, group, hw)
     except KeyError as unknown:
         raise InputError(f"{kind.name}: {unknown} is no format of this table") from None
+    if group.get("cache_state") == "cold":
+        call = replace(call, loop_bytes=None)
+    if call.math and call.math not in MATHS:
+        raise InputError(f"{kind.name}: {call.math!r} is no format; formats: {', '.join(MATHS)}")
     if call.math and not hw.has(call.math):
         raise HardwareError(f"{hw.name} does not compute {call.math}; it has {', '.join(hw.peaks)}")
     return call

@@ -49,6 +49,11 @@ class Table:
     keep: Callable[[Any], Any] | None = None
     seconds: Callable[..., np.ndarray] | None = None
     optional_zero: tuple[str, ...] = ()
+    families: Callable[[Mapping[str, str]], str] | None = None
+
+    def family_of(self, group: Mapping[str, str]) -> str:
+        """The family that the group's coefficients are kept under: `family`, or by group where `families` tells."""
+        return self.families(group) if self.families is not None else self.family
 
     def kernel(self, group: Mapping[str, str]) -> str:
         """The name that the group's coefficients are kept under."""
@@ -61,9 +66,11 @@ class Table:
 
 MODULES = {
     "gemm": "gemm", "bmm": "gemm", "quantize": "memory",
-    "attention_prefill": "attention", "attention_decode": "attention", "attention_encoder": "attention",
-    "mla_prefill": "mla", "mla_decode": "mla", "mla_module_prefill": "mla", "mla_module_decode": "mla",
+    "attention_prefill": "attention", "attention_decode": "decode", "attention_encoder": "attention",
+    "mla_prefill": "mla_prefill", "mla_decode": "mla_decode",
+    "mla_module_prefill": "mla_module", "mla_module_decode": "mla_module",
     "moe": "moe", "moe_all_to_all_deepep": "all_to_all", "collective": "collective", "linear_attention": "scan",
+    "memory": "elementwise",
 }  # fmt: skip
 """Table → the module of tensorcast.cost.measured that describes it."""
 

@@ -100,6 +100,8 @@ def metric_lines(metrics: Mapping[str, Any]) -> list[Text]:
         ("TTFT", seconds, "ttft_s", "time to first token"),
         ("TPOT", seconds, "tpot_s", "time per output token, mean over all output positions"),
         ("latency", seconds, "request_latency_s", "of a whole request"),
+        ("loaded TTFT", seconds, "ttft_loaded_s", "with the clients asked at all times"),
+        ("loaded TPOT", seconds, "tpot_loaded_s", "likewise, steps with prompts included"),
     ]
     lines = []
     for label, form, key, meaning in shown:

@@ -105,7 +105,7 @@ def test_sizes_that_are_none(refused, flag: str, value: str) -> None:
         ("--max-model-len 99999", "--max-model-len 99999 is more than qwen3-8b takes"),
         ("--max-model-len 100", "input + output are 5120 tokens; give at least 5120"),
         ("--layers 99", "qwen3-8b has 36 layers; give 1 to 36"),
-        ("--kernel attention=nothing", "attention has no kernel 'nothing' (asked); it has eager, flash"),
+        ("--kernel attention=nothing", "attention has no kernel 'nothing' (asked); it has eager, fa2, fa3, flash"),
         ("--kernel nothing=flash", "unknown op 'nothing'"),
         ("--kernel attention", "expected OP[/VARIANT][@GLOB]=NAME"),
         ("--kernel mla=absorbed", "qwen3-8b has no mla slot; slots: "),

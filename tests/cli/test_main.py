@@ -40,7 +40,7 @@ def test_help_and_version(run) -> None:
     ("args", "line"),
     [
         (("simulat",), "error: no verb 'simulat'; Did you mean simulate?\n"),
-        (("zzz",), "error: no verb 'zzz'; the verbs are simulate, list, show, cache\n"),
+        (("zzz",), f"error: no verb 'zzz'; the verbs are {', '.join(VERBS)}\n"),
         (("--verison",), "error: no option --verison; Did you mean --version?\n"),
         (("list", "model"), "error: WHAT: 'model' is not one of 'models', 'hardware', 'kernels', "),
         (("show", "model"), "error: NAME is missing; `--help` lists what can be given\n"),

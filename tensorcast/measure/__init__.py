@@ -1,0 +1,1 @@
+"""Measure kernels on a real machine with torch, into the tables that `calibrate` and `accuracy` read."""
