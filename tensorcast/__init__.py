@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "tensorcast.estimate": ("Estimate", "simulate"),
+    "tensorcast.serving.predict": ("predict_serving",),
     "tensorcast.build": ("build_model",),
     "tensorcast.plan": ("ParallelPlan", "Workload"),
     "tensorcast.hardware.profile": ("HardwareProfile",),

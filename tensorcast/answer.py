@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
+from math import ceil
 from typing import Any
 
 from tensorcast import memory as mem
 from tensorcast.cost.footprint import Footprints
+from tensorcast.cost.imbalance import skewed_tables
 from tensorcast.cost.phase import Phase, Pipeline, Steps, evaluate
 from tensorcast.deployed import DeployedModel
 from tensorcast.errors import InputError
-from tensorcast.plan import MOST_SEQUENCES, MOST_STEPS, MOST_TOKENS, Workload
+from tensorcast.plan import MOST_SEQUENCES, MOST_STEPS, MOST_TOKENS, Workload, skew_of
 from tensorcast.request import Request
-from tensorcast.steps import group_batch, micro_batches, steps_of
+from tensorcast.steps import Parts, group_batch, micro_batches, steps_of
 from tensorcast.trace import cache as disk
 
 Point = tuple[int, int, int]
@@ -23,11 +25,20 @@ Point = tuple[int, int, int]
 class Answer:
     """Figures of one request. `to_dict()` is the JSON."""
 
-    def __init__(self, request: Request, *, cache: bool = True, progress: Callable | None = None) -> None:
+    def __init__(
+        self,
+        request: Request,
+        *,
+        cache: bool = True,
+        progress: Callable | None = None,
+        steps: Mapping[str, Parts] | None = None,
+    ) -> None:
+        """`steps`: the passes whose tables are wanted, in place of the request's own."""
         self.request, self.work, self.plan, self.hw = request, request.work, request.plan, request.hw
         self.notes: list[str] = list(request.notes)
-        self.steps = steps_of(self.work, self.plan)
-        self.deployed = self._deployed(cache, progress)
+        self.steps = steps or steps_of(self.work, self.plan)
+        deployed = self._deployed(cache, progress)
+        self.deployed = replace(deployed, tables=skewed_tables(deployed.tables, skew_of(self.work.moe_imbalance)))
         self.facts = self.deployed.facts
         self._footprints = Footprints(self.deployed.tables)
 
@@ -49,12 +60,21 @@ class Answer:
     def _missing(self, found: DeployedModel | None) -> list[tuple[str, Point]]:
         """(table, point) that no piece covers: one a table where there is no table yet, else every such point."""
         out: dict[tuple[str, Point], None] = {}
-        for name, steps in (part for parts in self.steps.values() for part in parts):
+        for name, steps in self._wanted():
             table = found.tables.get(name) if found is not None else None
             points = [(steps.batch, t, p) for t, p in zip(steps.tokens, steps.past, strict=True)]
             uncovered = [p for p in points if table is None or table.piece_for(*p) is None]
             out.update(dict.fromkeys((name, p) for p in uncovered))
         return list(out)
+
+    def _wanted(self) -> list[tuple[str, Steps]]:
+        """(table, passes) that the answer is made of."""
+        wanted = [part for parts in self.steps.values() for part in parts]
+        if self.request.concurrency is not None:
+            from tensorcast.serving.steps import points
+
+            wanted += [part for parts in points().values() for part in parts]
+        return wanted
 
     def _trace(self, missing, found: DeployedModel | None, progress: Callable | None) -> DeployedModel:
         from tensorcast.trace.deploy import deploy
@@ -103,8 +123,8 @@ class Answer:
     def metrics(self) -> dict[str, float | None]:
         """Latency and throughput; a figure the asked phase does not have is None."""
         prefill, decode, work = self.prefill, self.phases.get("decode"), self.work
-        ttft = prefill.step_time_s if prefill else None
-        tpot = decode.step_time_s / work.tokens_per_step if decode else None
+        ttft = prefill.step_time_s + self._engine_prompt_s() if prefill else None
+        tpot = (decode.step_time_s + self._engine_step_s()) / work.tokens_per_step if decode else None
         latency = ttft + tpot * (work.output_len - 1) if ttft is not None and tpot is not None else None
         if latency is not None:
             rate = work.batch * work.output_len / latency
@@ -117,7 +137,27 @@ class Answer:
             "tokens_per_s": rate,
             "tokens_per_s_per_device": rate / self.plan.devices if rate is not None else None,
             "tokens_per_s_per_user": 1 / tpot if tpot else None,
+            **self._loaded(),
         }
+
+    def _engine_step_s(self) -> float:
+        """Seconds of the engine's own in a decode step."""
+        return self.request.engine.step_overhead(group_batch(self.work, self.plan))
+
+    def _engine_prompt_s(self) -> float:
+        """Seconds of the engine's own before the first token: of all steps that the prefill takes."""
+        passes = (steps for name in ("prefill", "chunked") for _, steps in self.steps.get(name, ()))
+        return self.request.engine.prompt_overhead(sum(len(steps.tokens) for steps in passes))
+
+    def _loaded(self) -> dict[str, float]:
+        """Figures with a number of clients at all times, where that was asked."""
+        clients = self.request.concurrency
+        if clients is None:
+            return {}
+        from tensorcast.serving.steady import under_load
+
+        served = under_load(self.deployed, self.hw, self.work, ceil(clients / self.plan.dp), self.request.engine)
+        return {"ttft_loaded_s": float(served.ttft_s[0]), "tpot_loaded_s": float(served.tpot_s[0])}
 
     def memory(self, work: Workload | None = None, reserve: int = 0) -> mem.Memory | None:
         """Memory with the asked work or another, `reserve` tokens of cache a sequence; None: no table covers it."""
@@ -173,7 +213,8 @@ class Answer:
             rate = self.work.draft_acceptance
             warnings.append(f"acceptance rate of draft tokens assumed {rate}; set --acceptance-rate")
         if strict:
-            _strict(uncosted, assumed(self.hw, tables))
+            engine = self.request.engine
+            _strict(uncosted, assumed(self.hw, tables) + [f"engine {engine.name}"] * engine.assumed)
         source, facts = self.request.source, self.facts
         return {
             "schema": 1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
@@ -15,16 +15,20 @@ from tensorcast.hardware.profile import HardwareProfile
 from tensorcast.kernels.registry import KernelRequest
 from tensorcast.models.check import text_part
 from tensorcast.models.reference import ModelSource, resolve_model
-from tensorcast.plan import ParallelPlan, Workload, checked
+from tensorcast.plan import MOST_SEQUENCES, ParallelPlan, Workload, checked
 from tensorcast.quantization.plan import QuantPlan, plan_from_request
+from tensorcast.serving.engines import BARE, Engine, engine_named
 
 PLAN = ("tp", "ep", "dp", "pp", "sp")
 WORK = (
     "phase", "batch", "input_len", "output_len", "prefix_len", "seq_lens", "chunk", "mtp", "acceptance_rate",
-    "micro_batches",
+    "micro_batches", "moe_imbalance",
 )  # fmt: skip
 PRECISION = ("quant", "kv_cache_dtype", "attention_quant", "exclude", "quant_lm_head")
-OTHER = ("overrides", "layers", "dtype", "runtime", "kernel", "reuse", "max_model_len", "gpu_memory_utilization")
+OTHER = (
+    "overrides", "layers", "dtype", "runtime", "kernel", "reuse", "max_model_len", "gpu_memory_utilization", "engine",
+    "concurrency",
+)  # fmt: skip
 KNOWN = (*PLAN, *WORK, *PRECISION, *OTHER)
 SPELLINGS = {
     "tensor_parallel_size": "tp", "expert_parallel_size": "ep", "data_parallel_size": "dp",
@@ -51,6 +55,8 @@ class Request:
     max_model_len: int | None = None
     utilization: float = 1.0
     trust_remote_code: bool = False
+    engine: Engine = field(default_factory=lambda: engine_named(BARE))
+    concurrency: int | None = None  # clients under load, None = not asked
     custom: tuple[tuple[str, float, int], ...] = ()  # files of ./custom_model: name, time, size
     notes: tuple[str, ...] = ()
 
@@ -86,6 +92,7 @@ class Request:
         runtime = given.get("runtime", "graph")
         if runtime not in ("graph", "eager"):
             raise InputError(f"--runtime {runtime!r}: graph or eager")
+        engine = engine_named(str(given.get("engine", BARE)))
         share = given.get("gpu_memory_utilization", 1.0)
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
             raise InputError(f"--gpu-memory-utilization {share!r}: a share above 0, at most 1")
@@ -102,9 +109,11 @@ class Request:
             eager=runtime == "eager",
             max_model_len=int(given["max_model_len"]) if "max_model_len" in given else None,
             utilization=float(share),
+            engine=engine,
+            concurrency=_concurrency(given.get("concurrency"), work, plan),
             trust_remote_code=trust_remote_code,
             custom=tuple(stamps()) if custom_dir else (),
-            notes=(*source.notes, *notes, *quant.notes, *_stored_only(quant, machine)),
+            notes=(*source.notes, *notes, *quant.notes, *_stored_only(quant, machine), *engine.notes),
         )
 
     def deployment(self) -> dict[str, Any]:
@@ -229,6 +238,19 @@ def _stored_only(quant: QuantPlan, machine: HardwareProfile) -> tuple[str, ...]:
     if machine_computes(quant.kv_cache, machine.has):
         return ()
     return (f"{machine.name} does not compute {quant.kv_cache}: the KV cache is stored in it and widened when read",)
+
+
+def _concurrency(asked: Any, work: Workload, plan: ParallelPlan) -> int | None:
+    """Clients of a steady load; it takes prompts and outputs of one length, and no pipeline."""
+    if asked is None:
+        return None
+    clients = checked("--concurrency", asked, most=MOST_SEQUENCES)
+    unfit = {"--mtp": work.mtp, "--prefix-len": work.prefix_len, "--seq-lens": work.seq_lens, "--pp": plan.pp > 1}
+    if found := [name for name, value in unfit.items() if value]:
+        raise InputError(f"--concurrency does not go with {found[0]}")
+    if work.phase != "auto":
+        raise InputError(f"--concurrency is about prompts and outputs; leave --phase {work.phase} out")
+    return clients
 
 
 def _check_work(work: Workload, plan: ParallelPlan, source: ModelSource, max_model_len: Any) -> None:

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pytest
+
+import tensorcast as tc
+from tensorcast.cli.simulate import ENGINES as NAMED
+from tensorcast.errors import InputError, UnknownNameError
+from tensorcast.serving.engines import BARE, ENGINES, engine_named
+
+ASKED = {"model": "llama-3.1-8b", "hw": "h100", "input_len": 512, "output_len": 64, "custom_dir": False}
+
+
+@pytest.fixture(scope="module")
+def bare():
+    return tc.simulate(**ASKED).metrics
+
+
+def test_every_engine_has_sane_figures():
+    assert {entry.key for entry in ENGINES.entries()} == set(NAMED)
+    for entry in ENGINES.entries():
+        engine = entry.value
+        assert 0 <= engine.step_s < 0.01 and 0 <= engine.sequence_s < 1e-3 and 0 <= engine.request_s < 0.2
+        assert 0 <= engine.prompt_step_s < 0.05 and 0 <= engine.waves <= 1 and engine.step_tokens > 0
+        assert engine.source
+
+
+def test_bare_adds_nothing(bare):
+    engine = engine_named(BARE)
+    assert engine.step_overhead(1000) == engine.prompt_overhead(7) == 0
+    assert tc.simulate(**ASKED, engine="bare").metrics == bare
+    assert "ttft_loaded_s" not in bare
+
+
+@pytest.mark.parametrize("name", ["vllm", "sglang", "trtllm", "mindie"])
+def test_an_engine_adds_its_own_time(name, bare):
+    found = tc.simulate(**ASKED, engine=name, batch=4)
+    plain = tc.simulate(**ASKED, batch=4).metrics
+    engine = engine_named(name)
+    assert found.metrics["tpot_s"] - plain["tpot_s"] == pytest.approx(engine.step_overhead(4), abs=1e-9)
+    assert found.metrics["ttft_s"] - plain["ttft_s"] == pytest.approx(engine.prompt_overhead(1), abs=1e-9)
+    assert any(name in warning for warning in found.warnings)
+
+
+def test_steps_of_a_chunked_prefill_count():
+    chunked = tc.simulate(**ASKED, engine="vllm", chunk=128).metrics["ttft_s"]
+    plain = tc.simulate(**ASKED, chunk=128).metrics["ttft_s"]
+    assert chunked - plain == pytest.approx(engine_named("vllm").prompt_overhead(4), abs=1e-9)
+
+
+def test_load_makes_both_times_longer(bare):
+    found = tc.simulate(**ASKED, concurrency=64).metrics
+    assert {k: v for k, v in found.items() if not k.endswith("_loaded_s")} == bare
+    assert found["ttft_loaded_s"] > bare["ttft_s"]
+    assert found["tpot_loaded_s"] > bare["tpot_s"]
+
+
+def test_one_client_is_no_load(bare):
+    found = tc.simulate(**ASKED, concurrency=1).metrics
+    assert found["ttft_loaded_s"] == pytest.approx(bare["ttft_s"], rel=0.03)
+    assert found["tpot_loaded_s"] == pytest.approx(bare["tpot_s"], rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"phase": "decode"}, "--phase"),
+        ({"mtp": 1}, "--mtp"),
+        ({"prefix_len": 8}, "--prefix-len"),
+        ({"seq_lens": [3, 4], "input_len": None}, "--seq-lens"),
+        ({"pp": 2, "batch": 2}, "--pp"),
+    ],
+)
+def test_what_a_load_does_not_go_with(options, named):
+    with pytest.raises(InputError, match=named):
+        tc.simulate(**{**ASKED, **options}, concurrency=4)
+
+
+def test_a_load_is_a_whole_number():
+    with pytest.raises(InputError, match="--concurrency"):
+        tc.simulate(**ASKED, concurrency=0)
+
+
+def test_unknown_engine_names_a_near_one():
+    with pytest.raises(UnknownNameError, match="vllm"):
+        tc.simulate(**ASKED, engine="vlm")
+
+
+def test_strict_refuses_an_assumed_engine():
+    with pytest.raises(InputError, match="engine mindie"):
+        tc.simulate(**ASKED, engine="mindie", strict=True)
