@@ -1,29 +1,39 @@
-"""Where the figures of a machine come from: calibrated, inherited, universal or assumed, per family of operators in use."""
+"""Where the figures of a machine come from, per family of operators in use, and how far off they are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from tensorcast.cost.pricing import coefficient_key
-from tensorcast.hardware.coefficient import KINDS
+from tensorcast.hardware.coefficient import KINDS, Coefficient
 from tensorcast.optable import OpTable
 
 
 def provenance(hw, tables: Iterable[OpTable]) -> dict[str, str]:
-    """Kind (calibrated, inherited, universal, assumed) → the kernel families and formats priced with such figures."""
+    """Kind (calibrated, inherited, universal, assumed) → the families priced with such figures.
+
+    Each with its format and kernel, and where it was measured the median error on shapes that the fit did not see; of
+    an inherited row that is the error on the relative, of a universal one the worst on a device left out of the fit.
+    """
     kinds: dict[str, list[str]] = {}
-    for family, fmt in _keys(tables):
-        label = family if fmt == "any" else f"{family} ({fmt})"
-        kinds.setdefault(hw.coefficient(family, fmt).kind, []).append(label)
-    return {kind: ", ".join(kinds[kind]) for kind in KINDS if kind in kinds}
+    for coefficient in _in_use(hw, tables):
+        kinds.setdefault(coefficient.kind, []).append(_label(coefficient))
+    return {kind: ", ".join(dict.fromkeys(kinds[kind])) for kind in KINDS if kind in kinds}
 
 
 def assumed(hw, tables: Iterable[OpTable]) -> list[str]:
-    """Families without a measurement on this machine or a relative, and assumed fields of the profile."""
-    names = [f"{family} ({fmt})" for family, fmt in _keys(tables) if hw.coefficient(family, fmt).kind == "assumed"]
+    """Families without any measurement, and assumed fields of the profile."""
+    names = [f"{c.family} ({c.format})" for c in _in_use(hw, tables) if c.kind == "assumed"]
     return names + [name for name, source in hw.sources.items() if source.status == "assumed"]
 
 
-def _keys(tables: Iterable[OpTable]) -> list[tuple[str, str]]:
+def _label(c: Coefficient) -> str:
+    what = " ".join(part for part in (c.format if c.format != "any" else "", c.kernel) if part)
+    error = f" ±{c.error[0]:.0f} %" if c.error else ""
+    return f"{c.family}{f' ({what})' if what else ''}{error}"
+
+
+def _in_use(hw, tables: Iterable[OpTable]) -> list[Coefficient]:
     rows = (row for table in tables for piece in table.pieces for row in piece.rows)
-    return list(dict.fromkeys(key for row in rows if (key := coefficient_key(row)) is not None))
+    keys = dict.fromkeys(key for row in rows if (key := coefficient_key(row)) is not None)
+    return [hw.coefficient(*key) for key in keys]

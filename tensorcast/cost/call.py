@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,15 +27,17 @@ class Call:
     vector: str = "fp32"
     loop_bytes: Any = None
 
-    def hit(self, hw, sharpness: int = 4) -> Any:
+    def hit(self, hw, sharpness: Literal[3, 4] = 4) -> Any:
         """Weight of the last-level cache, 0 (cold) to 1: h = 1 / (1 + r^sharpness), r = loop bytes / cache bytes."""
         if self.loop_bytes is None or not hw.l2_bytes:
             return 0.0
-        return 1.0 / (1.0 + (np.asarray(self.loop_bytes, dtype=float) / hw.l2_bytes) ** sharpness)
+        r = np.asarray(self.loop_bytes, dtype=float) / hw.l2_bytes
+        return 1.0 / (1.0 + (r * r * r if sharpness == 3 else np.square(r * r)))
 
     def floor(self, hw) -> np.ndarray:
-        """Seconds below which no implementation gets: FLOP over the dense peak, bytes over the bandwidth."""
-        memory = (self.work.read_bytes + self.work.write_bytes) / hw.memory_bw
+        """Seconds below which no implementation gets: FLOP over the dense peak, bytes not in the cache over the
+        bandwidth of the memory."""
+        memory = (self.work.read_bytes + self.work.write_bytes) / hw.memory_bw * (1 - self.hit(hw))
         return np.maximum(memory, self.work.matrix_flops / hw.peak(self.math)) if self.math else np.asarray(memory)
 
 

@@ -161,8 +161,8 @@ def _priced(row: Row, piece: Piece, basis, steps: Steps, hw):
     if steps.lengths and not _is_linear(piece, coefficients):
         new, more = np.array(steps.lengths)[:, :, None].transpose(1, 0, 2)
         past = np.array(steps.past) + more  # [sequences, passes]
-        alone = piece.basis(1, np.broadcast_to(new, past.shape), past)
-        work, time = price(row, {n: c @ alone for n, c in coefficients.items()}, hw)
+        alike = piece.basis(len(steps.lengths), np.broadcast_to(new, past.shape), past)
+        work, time = price(row, {n: c @ alike for n, c in coefficients.items()}, hw)
         return _one_launch(work, time, past.shape)
     if steps.lengths:
         known = {(0, 0, 0): 1, (1, 0, 0): len(steps.lengths), (1, 1, 0): sum(q for q, _ in steps.lengths)}
@@ -178,13 +178,16 @@ def _is_linear(piece: Piece, coefficients) -> bool:
 
 
 def _one_launch(work: Work, time, shape: tuple[int, int]):
-    """A ragged batch is one kernel a pass: all sequences' work, the overhead once. `shape`: (sequences, passes)."""
+    """A ragged batch is one kernel a pass: the mean over its sequences, each priced as if all were like it.
 
-    def summed(value) -> np.ndarray:
-        return np.broadcast_to(value, (shape[0] * shape[1],)).reshape(shape).sum(axis=0)
+    The overhead is that of one launch. `shape`: (sequences, passes).
+    """
 
-    total = Work(*(summed(v) for v in vars(work).values()))
-    parts = {name: summed(value) for name, value in vars(time).items() if value is not None}
+    def mean(value) -> np.ndarray:
+        return np.broadcast_to(value, (shape[0] * shape[1],)).reshape(shape).mean(axis=0)
+
+    total = Work(*(mean(v) for v in vars(work).values()))
+    parts = {name: mean(value) for name, value in vars(time).items() if value is not None}
     return total, replace(time, **{**parts, "overhead": np.max(time.overhead)})
 
 

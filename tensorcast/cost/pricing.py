@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tensorcast.cost import attention, gemm
+from tensorcast.cost import attention, decode, gemm, moe, scan
 from tensorcast.cost.call import Call
-from tensorcast.cost.collective import collective_time
+from tensorcast.cost.collective import BEST, collective_time
 from tensorcast.cost.formulas import FUNCTIONS
+from tensorcast.cost.imbalance import exchange_factor
 from tensorcast.cost.time import Time
 from tensorcast.ops import operator_named
 from tensorcast.ops.base import Work, item_bytes
 from tensorcast.ops.moe import exchange_bytes
 
+INSIDE = "inside"  # work that another kernel does on its way: bytes, but no launch
 MEMORY_BOUND = ("elementwise", "norm", "activation", "rotary", "gather", "copy", "softmax", "topk")
 
 
@@ -38,21 +40,23 @@ def _stream(dims, work: Work, attrs) -> Call:
     return Call(work, vector=attrs.get("format", "fp32"))
 
 
-def _matrix(dims, work: Work, attrs) -> Call:
-    return Call(work, dims, math=attrs["math"])
+def _attention(dims, work: Work, attrs) -> Call:
+    call = decode.decode_call if attrs["phase"] == "decode" else attention.attention_call
+    return call(dims, work, attrs)
 
 
 FAMILIES: Mapping[str, Family] = {
     "gemm": Family(_by_name("gemm", gemm.product_format), gemm.product_call),
     "bmm": Family(_by_name("bmm", gemm.product_format), gemm.product_call),
-    "grouped_gemm": Family(_by_name("grouped_gemm", gemm.product_format), _matrix),
-    "attention": Family(lambda a: (f"attention_{a['phase']}", a["kv_format"]), attention.attention_call),
-    "mla": Family(lambda a: (f"mla_{a['phase']}", a["kv_format"]), attention.attention_call),
-    "scan": Family(lambda a: ("scan", a["math"]), _matrix),
+    "grouped_gemm": Family(_by_name("grouped_gemm", moe.experts_format), moe.experts_call),
+    "attention": Family(attention.attention_key, _attention),
+    "mla": Family(lambda a: (f"mla_{a['phase']}", a["kv_format"]), _attention),
+    "scan": Family(_by_name("scan", scan.scan_format), scan.scan_call),
     "quantize": Family(
         lambda a: ("quantize", a["to_format"]), lambda dims, work, attrs: Call(work, vector=attrs["in_format"])
     ),
     **{name: Family(_by_name(name, lambda a: "any"), _stream) for name in MEMORY_BOUND},
+    INSIDE: Family(lambda a: ("elementwise", "any"), _stream),
 }
 
 
@@ -61,10 +65,13 @@ def time_of(call: Call, coefficient, hw) -> Time:
     return FUNCTIONS[coefficient.formula](call, coefficient, hw).at_least(call.floor(hw))
 
 
-def coefficient_key(row) -> tuple[str, str] | None:
-    """(coefficient family, format) that a table row is priced with; None for collectives."""
+def coefficient_key(row) -> tuple[str, str, str] | None:
+    """(coefficient family, format, kernel) that a table row is priced with; None for collectives.
+
+    A kernel that names no coefficients of the machine is priced with the family's default ones.
+    """
     family = operator_named(row.op).family
-    return FAMILIES[family].key(row.attrs) if family != "collective" else None
+    return (*FAMILIES[family].key(row.attrs), row.attrs.get("kernel", "")) if family != "collective" else None
 
 
 def price(row, dims, hw) -> tuple[Work, Time]:
@@ -74,14 +81,25 @@ def price(row, dims, hw) -> tuple[Work, Time]:
     if op.family == "collective":
         return work, _communication_time(dims, row.attrs, hw)
     family = FAMILIES[op.family]
-    time = time_of(family.call(dims, work, row.attrs), hw.coefficient(*family.key(row.attrs)), hw)
-    if op.family == "quantize" and "quantize" in hw.coefficient("gemm", gemm.product_format(row.attrs)).includes:
-        # The product's own figures include this launch: only the bytes are left to count.
+    time = time_of(family.call(dims, work, row.attrs), hw.coefficient(*coefficient_key(row)), hw)
+    if skew := row.attrs.get("skew"):  # popular experts: the busiest rank's time
+        busiest = moe.experts_call(dims, work, row.attrs, skew["alpha"])
+        time = moe.no_faster(time_of(busiest, hw.coefficient(*coefficient_key(row)), hw), time)
+    if op.family == INSIDE or _timed_with_product(op, row.attrs, hw):
         time = replace(time, overhead=0.0, body=time.seconds - time.overhead)
     return work, time
 
 
+def _timed_with_product(op, attrs, hw) -> bool:
+    """Whether the launch of a quantisation is inside the figures of the product it is for."""
+    return op.family == "quantize" and "quantize" in hw.coefficient("gemm", gemm.product_format(attrs)).includes
+
+
 def _communication_time(dims, attrs, hw) -> Time:
-    """A collective over `size` ranks, `stride` apart."""
-    nbytes = exchange_bytes(dims, attrs) if "wire_format" in attrs else dims["elements"] * item_bytes(attrs["format"])
-    return Time(communication=collective_time(attrs["collective"], nbytes, attrs["size"], attrs["stride"], hw))
+    """A collective over `size` ranks, `stride` apart, by the fastest of the libraries that were measured here."""
+    if "wire_format" in attrs:
+        nbytes = exchange_bytes(dims, attrs) * exchange_factor(dims, attrs)
+    else:
+        nbytes = dims["elements"] * item_bytes(attrs["format"])
+    seconds = collective_time(attrs["collective"], nbytes, attrs["size"], attrs["stride"], hw, library=BEST)
+    return Time(communication=seconds)

@@ -7,7 +7,7 @@ seconds shrinks with a faster clock, one in bytes/s (per core) grows with it: `c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tensorcast.errors import HardwareError
 from tensorcast.hardware.checks import number, one_of
@@ -31,11 +31,15 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Formula:
-    """A named set of parameters, and the chip figures without which it cannot be used."""
+    """A named set of parameters, and the chip figures without which it cannot be used.
+
+    `idle`: choice → parameters that mean nothing while it is 0, and are then kept at their defaults.
+    """
 
     name: str
     parameters: Mapping[str, Parameter]
     needs: tuple[str, ...] = ()
+    idle: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def check(self, values: Mapping[str, float]) -> dict[str, float]:
         """The values, validated and complete; HardwareError naming the parameter."""
@@ -50,7 +54,8 @@ class Formula:
             if value < parameter.low:
                 raise HardwareError(f"{name} must be at least {parameter.low:g}, not {value:g}")
             complete[name] = value
-        return complete
+        unused = [name for choice, names in self.idle.items() if not complete[choice] for name in names]
+        return complete | {name: self.parameters[name].default for name in unused}
 
     def moved(self, values: Mapping[str, float], clock_ratio: float) -> dict[str, float]:
         """The values on a device whose clock is `clock_ratio` times as fast."""
@@ -132,33 +137,47 @@ FORMULAS: Mapping[str, Formula] = {
                 "wh": _seconds(1e-7, 1e-10, default=1e-10),
                 "eq": Parameter(0.05, 100.0, 0.8, default=0.8),
                 "tx": _seconds(1e-4, 5e-6, default=5e-6),
+                "th": _seconds(1e-2, 2e-4, default=2e-4),
+                "odd": Parameter(1, 20, 1, choices=(1, 2, 4), default=1),
                 "packed": Parameter(0, 2, 0, choices=(0, 1, 2)),
                 "tq": Parameter(16, 512, 128, choices=(64, 128, 192, 256)),
                 "tk": Parameter(16, 512, 128, choices=(64, 128, 192)),
                 "pad": Parameter(8, 128, 64, choices=(16, 32, 64), default=16),
-                "odd": Parameter(1, 20, 1, choices=(1, 2, 4), default=1),
             },
             ("cores", "l2_bytes"),
         ),
-        # cost/attention.py: one or few queries against a long cache, split over the cores
+        # cost/decode.py: one or few queries against a long cache, split over the cores
         Formula(
             "splitkv",
             {
                 "t0": _T0,
-                "em": _EM,
-                "rl2": Parameter(0.3, 20.0, 1.0),
-                "tf": _seconds(1e-4, 1.5e-6),
-                "lat": _seconds(1e-4, 4e-7),
-                "ts": _seconds(1e-4, 5e-7),
-                "ec": _share(0.4, high=1.5),
-                "a": Parameter(0.5, 2.0, 1.1),
+                "em": _share(0.85),
+                "rl2": Parameter(0.3, 20.0, 1.5),
+                "fill": Parameter(1e-3, 500.0, 2.0),
+                "fd": Parameter(0.05, 2.0, 0.3),
+                "wd": Parameter(0.01, 2.0, 0.1),
+                "ec": _share(0.6, high=1.5),
+                "al": Parameter(0.01, 1.0, 0.3),
+                "eo": Parameter(0.02, 2.0, 0.5),
+                "ts": _seconds(1e-4, 1.5e-6, low=1e-9),
                 "tsp": _seconds(2e-6, 5e-8),
-                "tx": _seconds(5e-5, 1e-9),
-                "tq": Parameter(16, 512, 64, choices=(32, 64, 128)),
-                "tk": Parameter(16, 512, 128, choices=(64, 128)),
-                "split": Parameter(0, 1, 1, choices=(0, 1), default=1),
+                "plan": _seconds(1e-6, 1e-8),
+                "wt": _seconds(1e-6, 5e-9, default=1e-12),
+                "tx": _seconds(5e-5, 1e-7, low=0.0, default=0.0),
+                "th": _seconds(1e-2, 1e-4, low=0.0, default=0.0),
+                "tf1": _seconds(1e-4, 3e-6, low=0.0, default=0.0),
+                "lat1": _seconds(1e-6, 2e-8, low=0.0, default=0.0),
+                "ld1": Parameter(0.05, 3.0, 1.0, default=1.0),
+                "occ": Parameter(0.2, 64.0, 2.0, default=2.0),
+                "tq": Parameter(8, 512, 64, choices=(16, 32, 64, 128)),
+                "tk": Parameter(16, 512, 128, choices=(64, 128, 256)),
+                "most": Parameter(1, 256, 32, choices=(1, 32, 128)),
+                "blind": Parameter(0, 1, 0, choices=(0, 1), default=0),
+                "narrow": Parameter(0, 1, 0, choices=(0, 1), default=0),
+                "solo": Parameter(0, 256, 0, choices=(0, 48), default=0),
             },
             ("cores", "l2_bytes"),
+            {"solo": ("tf1", "lat1", "ld1", "occ")},
         ),
         # cost/scan.py: a state passed along chains of tokens
         Formula(
@@ -177,6 +196,19 @@ FORMULAS: Mapping[str, Formula] = {
             },
             ("cores",),
         ),
+        # cost/all_to_all.py: dispatch and combine of experts
+        Formula(
+            "exchange",
+            {
+                "t0": _T0,
+                "te": _seconds(1e-6, 1e-8),
+                "e": _share(0.6),
+                "bs": Parameter(1e8, 5e12, 1e10, clock=1),
+                "bl": Parameter(1e8, 5e12, 3e10, clock=1),
+                "tt": _seconds(1e-4, 5e-7),
+                "tb": _seconds(1e-8, 1e-10),
+            },
+        ),
         # cost/moe.py: a layer of routed experts
         Formula(
             "experts",
@@ -190,6 +222,13 @@ FORMULAS: Mapping[str, Formula] = {
                 "al": Parameter(0.01, 1.0, 0.3),
                 "ew": Parameter(0.02, 4.0, 0.6),
                 "rl2": _ratio(1.3),
+                "te": _seconds(1e-5, 5e-8, default=1e-12),
+                "tl": _seconds(1e-5, 5e-8, default=1e-12),
+                "tr": _seconds(1e-6, 1e-9, default=1e-12),
+                "rule": Parameter(0, 8, 0, choices=(0, 0.5, 1), default=0),
+                "low": Parameter(0, 256, 8, choices=(8, 16), default=8),
+                "high": Parameter(0, 256, 256, choices=(64, 256), default=256),
+                "listed": Parameter(0, 1, 0, choices=(0, 1), default=0),
             },
             ("cores", "l2_bytes"),
         ),

@@ -16,7 +16,7 @@ from tensorcast.hardware.checks import number
 from tensorcast.hardware.coefficient import FAMILIES, Coefficient
 from tensorcast.hardware.formulas import FORMULAS
 from tensorcast.hardware.profile import HardwareProfile, Source
-from tensorcast.hardware.protocol import OPS, Floor, Protocol, RankRow, RankTable, TwoProtocols
+from tensorcast.hardware.protocol import OPS, Floor, Protocol, RankRow, RankTable, Shots, TwoProtocols
 from tensorcast.hardware.topology import Tier, Topology
 
 REQUIRED = ("name", "kind", "vendor", "peaks", "vector", "memory", "reserved", "host", "topology", "sources")
@@ -34,7 +34,7 @@ SECTIONS = {
 }
 TIER = (("name", "kind", "devices", "bandwidth", "source"), ("latency_s", "efficiency", "links", "fabric", "shared"))
 ROW = ("format", "source", "kind", "kernel", "formula", "includes", "rows", "error")  # beside the formula's parameters
-PROTOCOLS = {"e1": TwoProtocols, "efficiency": Floor, "rows": RankTable}
+PROTOCOLS = {"limits": Shots, "e1": TwoProtocols, "efficiency": Floor, "rows": RankTable}
 
 
 @dataclass(frozen=True)

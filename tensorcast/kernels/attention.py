@@ -5,18 +5,23 @@ q [b, heads, s, d], k and v [b, kv_heads, kv, d]; `rule` is a layers.attention.A
 
 from __future__ import annotations
 
-from tensorcast.kernels.registry import KERNELS, KernelSpec
+from tensorcast.kernels.registry import KERNELS, HardwareRequirement, KernelSpec
 
 
-def _flash():
-    from tensorcast.trace.library import call
+def _flash(figures: str):
+    """Fused attention, priced with the coefficients a machine has of the kernel `figures` ("" = of its default one)."""
 
-    def flash(q, k, v, rule):
-        return call.attention(
-            q, k, v, rule.causal, rule.window, rule.chunk, rule.topk, rule.kv_format, rule.math, rule.phase, "flash"
-        )
+    def factory():
+        from tensorcast.trace.library import call
 
-    return flash
+        def flash(q, k, v, rule):
+            return call.attention(
+                q, k, v, rule.causal, rule.window, rule.chunk, rule.topk, rule.kv_format, rule.math, rule.phase, figures
+            )
+
+        return flash
+
+    return factory
 
 
 def _eager():
@@ -41,11 +46,27 @@ KERNELS.register(
     KernelSpec(
         "flash",
         "attention",
-        _flash,
-        description="one kernel; scores stay on chip, masked pairs are skipped",
+        _flash(""),
+        description="one kernel; scores stay on chip, masked pairs are skipped; the machine's usual one",
         default=True,
     )
 )
+for _name, _needs, _what in (
+    ("fa2", HardwareRequirement("gpu", 80), "FlashAttention 2"),
+    ("fa3", HardwareRequirement("gpu", 90, 90), "FlashAttention 3"),
+    ("trtllm", HardwareRequirement("gpu", 80), "the kernels of TensorRT-LLM"),
+    ("trtllm_gen", HardwareRequirement("gpu", 100), "generated TensorRT-LLM kernels, as FlashInfer ships them"),
+):
+    KERNELS.register(
+        KernelSpec(
+            _name,
+            "attention",
+            _flash(_name),
+            hardware=_needs,
+            coefficients=_name,
+            description=f"as flash, priced as {_what}",
+        )
+    )
 KERNELS.register(
     KernelSpec("eager", "attention", _eager, description="matrix product, softmax in fp32, matrix product; all pairs")
 )

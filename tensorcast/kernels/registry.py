@@ -57,6 +57,7 @@ class KernelSpec:
     factory: Callable[[], Callable]  # called when chosen; its result has the op's documented signature, works on meta
     variant: str = "standard"  # same variant = mathematically interchangeable
     hardware: HardwareRequirement = HardwareRequirement()
+    coefficients: str = ""  # kernel whose figures price it; "" = the machine's default ones of the family
     description: str = ""
     default: bool = False  # fills the slot when nobody asks for another
 
@@ -135,6 +136,7 @@ class KernelRegistry:
                     "variant": spec.variant,
                     "name": spec.name,
                     "needs": str(spec.hardware),
+                    "priced_as": spec.coefficients,
                     "default": spec.default,
                     "available": reason is None,
                     "reason": reason or "",
