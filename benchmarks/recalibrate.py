@@ -14,6 +14,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from tensorcast.calibration import curves
 from tensorcast.calibration.calibrate import calibrate_table, written
 from tensorcast.calibration.data import by_device, read_table, tables_in
 from tensorcast.calibration.write import save
@@ -32,15 +33,20 @@ def main() -> None:
         if asked.family and family not in asked.family:
             continue
         kind, frame = read_table(family, path)
-        if not kind.formula:
+        if not kind.formula and family != "collective":
             continue
         for hw, rows in by_device(frame):
             if asked.device and hw.name not in {hardware(name).name for name in asked.device}:
                 continue
             start = time.perf_counter()
+            if family == "collective":
+                done = curves.calibrate_collectives(rows, hw, told=lambda c, hw=hw: say_curve(hw, c))
+                if done and not asked.dry_run:
+                    store(lambda text, machine, done=done: curves.written(text, done, machine), hw.name)
+                continue
             done = calibrate_table(kind, rows, hw, restarts=asked.restarts, told=lambda c, hw=hw: say(hw, c))
             if done and not asked.dry_run:
-                store(kind, done, hw.name)
+                store(lambda text, machine, kind=kind, done=done: written(text, kind, done, machine), hw.name)
             print(f"{family} {hw.name}: {time.perf_counter() - start:.0f} s", flush=True)
 
 
@@ -48,17 +54,26 @@ def say(hw, c) -> None:
     before = f"{c.before.median:5.1f} / {c.before.p90:5.1f}" if c.before else "    -"
     print(
         f"{c.row.family:18} {hw.name:16} {c.row.format:10} {c.row.kernel:24} {c.row.rows:6}"
-        f"  {before} -> {c.after.median:5.1f} / {c.after.p90:5.1f} % median / p90 of unseen rows, bias {c.after.bias:+.1f}",
+        f"  {before} -> {c.after.median:5.1f} / {c.after.p90:5.1f} %, unseen rows; bias {c.after.bias:+.1f}",
         flush=True,
     )
 
 
-def store(kind, done, name: str) -> None:
-    """Rewrite the profile; two of these may run at once."""
+def say_curve(hw, c) -> None:
+    before = f"{c.before.median:5.1f} / {c.before.p90:5.1f}" if c.before else "    -"
+    print(
+        f"collective         {hw.name:16} {c.key:35} {c.rows:6}"
+        f"  {before} -> {c.after.median:5.1f} / {c.after.p90:5.1f} % median / p90 of unseen rows",
+        flush=True,
+    )
+
+
+def store(new, name: str) -> None:
+    """Rewrite the profile with `new(text, machine)`; two of these may run at once."""
     path = Path(resolve(name))
     with open(path.parent / ".recalibrate.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        save(path, written(path.read_text(encoding="utf-8"), kind, done, hardware(name)))
+        save(path, new(path.read_text(encoding="utf-8"), hardware(name)))
 
 
 if __name__ == "__main__":

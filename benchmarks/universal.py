@@ -34,7 +34,7 @@ def main() -> None:
             continue
         rows = []
         for (fmt, kernel), parts in kernel_parts(kind, frame).items():
-            if asked.format and fmt not in asked.format or asked.kernel and kernel not in asked.kernel:
+            if (asked.format and fmt not in asked.format) or (asked.kernel and kernel not in asked.kernel):
                 continue
             if len({p.device for p in parts}) < 2:
                 continue

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from math import isqrt
+from math import inf, isqrt
 from operator import index
 from typing import Any
 
 from tensorcast.errors import DeploymentError, InputError
 
+UNIFORM = "uniform"  # every expert is as popular as any other
 PHASES = ("auto", "prefill", "decode", "chunked")
 
 # Beyond these a figure is a slip of the keyboard, and some loops would take hours.
@@ -58,6 +59,7 @@ class Workload:
 
     `prefix_len` tokens of every prompt are cached already; `seq_lens` gives each sequence its own prompt length;
     `chunk` cuts the prefill; `mtp` draft tokens a step, of which each is accepted with `acceptance_rate`.
+    `moe_imbalance`: how popular the experts are, "uniform" or "power-law:ALPHA".
     """
 
     phase: str = "auto"
@@ -70,8 +72,10 @@ class Workload:
     mtp: int = 0
     acceptance_rate: float | None = None
     micro_batches: int = 0
+    moe_imbalance: str = "uniform"
 
     def __post_init__(self) -> None:
+        skew_of(self.moe_imbalance)
         if self.phase not in PHASES:
             raise InputError(f"--phase {self.phase!r}: one of {', '.join(PHASES)}")
         whole(self, "batch", most=MOST_SEQUENCES)
@@ -120,7 +124,23 @@ class Workload:
         out = {f.name: getattr(self, f.name) for f in fields(self)}
         out["seq_lens"] = list(self.seq_lens)
         out["acceptance_rate"] = self.draft_acceptance if self.mtp else None
+        if self.moe_imbalance == UNIFORM:
+            del out["moe_imbalance"]
         return out
+
+
+def skew_of(imbalance: Any) -> float | None:
+    """Exponent of the power law that "power-law:ALPHA" names, None for "uniform"; InputError."""
+    if imbalance == UNIFORM:
+        return None
+    head, _, alpha = imbalance.partition(":") if isinstance(imbalance, str) else ("", "", "")
+    try:
+        value = float(alpha)
+    except ValueError:
+        value = 0.0
+    if head != "power-law" or not 0 < value < inf:
+        raise InputError(f"--moe-imbalance {imbalance!r}: uniform, or power-law:ALPHA with ALPHA above 0")
+    return value
 
 
 def whole(holder: Any, name: str, *, least: int = 1, most: int) -> None:

@@ -25,11 +25,12 @@ from tensorcast.cost.call import Call, soft_max
 from tensorcast.cost.time import Time
 from tensorcast.ops.base import Work, item_bytes
 
-TILE_M, TILE_N = (16, 32, 64, 128, 256), (32, 64, 128, 256)
-SPLITS = (1, 2, 4, 8, 16, 32)
-TILES = np.array([(tm, tn, s) for tm, tn, s in product(TILE_M, TILE_N, SPLITS) if (tm, tn) != (256, 256)], dtype=float)
+_SHAPES = np.array([t for t in product((16, 32, 64, 128, 256), (32, 64, 128, 256)) if t != (256, 256)], dtype=float)
+TILE_M, TILE_N = _SHAPES[:, :1], _SHAPES[:, 1:]
+SPLITS = np.array([1, 2, 4, 8, 16, 32], dtype=float)[:, None]
+CANDIDATES = len(_SHAPES) * len(SPLITS)
 FEW_ROWS = 15
-_BLOCK = 512  # configurations evaluated at once: candidates × block stay in the processor's cache
+_BLOCK = 256  # configurations evaluated at once: candidates × block stay in the processor's cache
 
 
 def product_format(attrs) -> str:
@@ -95,29 +96,36 @@ def _dot_products(b, m, n, k, memory, p, hw) -> np.ndarray:
 
 
 def _best(b, m, n, k, memory, item, peak, p, hw) -> tuple[np.ndarray, np.ndarray]:
-    """(seconds, seconds of the cores' work) with the fastest tiles. Arrays [candidates, calls]."""
+    """(seconds, seconds of the cores' work) with the fastest tiles. Arrays [tiles, splits, calls]."""
     ba, bb, bc = item
-    tm, tn, s = (TILES[:, i, None] for i in range(3))
-    rows, columns = np.minimum(tm, 8 * np.ceil(m / 8)), np.minimum(tn, n)
-    step_k = 2.0 ** np.round(np.log2(128 / ba))  # elements of A in a line of the shared memory
-    ks = step_k * np.ceil(k / (step_k * s))
-    tiles_m = np.ceil(m / tm)
-    if p["pair"]:  # clusters of cores take full blocks of `pair` rows, whatever part of them is used
-        tiles_m = np.where(m > p["pair"], np.ceil(m / p["pair"]) * np.maximum(p["pair"] / tm, 1.0), tiles_m)
-    waves = b * tiles_m * np.ceil(n / tn) * s / hw.cores
-    waves = np.maximum(1.0, waves + p["al"] * (np.ceil(waves) - waves))
+    rows, columns = np.minimum(TILE_M, 8 * np.ceil(m / 8)), np.minimum(TILE_N, n)
     droop = np.minimum(1.0, (1e12 / (2 * b * m * n * k)) ** p["droop"])  # the clock gives way to the power limit
-    math = ks * (2 * tm * tn / (peak / hw.cores * p["ec"])) / droop
-    load = (rows * ba + columns * bb) * ks / p["bsm"]
-    step = ks * p["kap"]
-    unit = np.cbrt(math * math * math + load * load * load + step * step * step) + rows * columns * (bc * p["ep"])
-    work = waves * unit
-    total = soft_max(work, memory)
-    total += np.where(s > 1, 8 * s * b * m * n / hw.memory_bw + p["ts"], 0.0)
-    total[(s > 1) & (k / s < 64)] = np.inf
-    if p["whole"]:  # kernels for few rows that never split k
-        total[(s > 1) & (m < p["whole"])] = np.inf
+    math = 2 * TILE_M * TILE_N / (peak / hw.cores * p["ec"]) / droop
+    load = (rows * ba + columns * bb) / p["bsm"]
+    step = np.cbrt(math * math * math + load * load * load + p["kap"] ** 3)  # seconds along k, per element
     if p["large"]:  # kernels that choose their tile by m alone, not by time
-        total[((tm < 128) | (tn < 128) | (s > 1)) & (m > p["large"])] = np.inf
+        step[((TILE_M < 128) | (TILE_N < 128)) & (m > p["large"])] = np.inf
+    step_k = 2.0 ** np.round(np.log2(128 / ba))  # elements of A in a line of the shared memory
+    ks = step_k * np.ceil(k / (step_k * SPLITS))
+    waves = (_blocks(b, m, n, p) / hw.cores)[:, None] * SPLITS
+    work = np.ceil(waves)
+    work *= p["al"]
+    waves *= 1 - p["al"]
+    work += waves
+    np.maximum(work, 1.0, out=work)
+    work *= step[:, None] * ks + (rows * columns * (bc * p["ep"]))[:, None]
+    work = work.min(axis=0)
+    total = np.cbrt(work * work * work + memory * memory * memory)
+    total[1:] += 8 * b * m * n / hw.memory_bw * SPLITS[1:] + p["ts"]
+    unsplit = (k < 64 * SPLITS[1:]) | (m < p["whole"]) | ((m > p["large"]) & (p["large"] > 0))
+    total[1:][unsplit] = np.inf
     best = np.argmin(total, axis=0)[None]
     return np.take_along_axis(total, best, 0)[0], np.take_along_axis(work, best, 0)[0]
+
+
+def _blocks(b, m, n, p) -> np.ndarray:
+    """Tiles of the whole product: [tiles, calls]."""
+    down = np.ceil(m / TILE_M)
+    if p["pair"]:  # clusters of cores take full blocks of `pair` rows, whatever part of them is used
+        down = np.where(m > p["pair"], np.ceil(m / p["pair"]) * np.maximum(p["pair"] / TILE_M, 1.0), down)
+    return b * down * np.ceil(n / TILE_N)

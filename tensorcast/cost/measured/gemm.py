@@ -34,7 +34,7 @@ def _call(frame, group, hw) -> Call:
 
 def _loop_bytes(group, hw, x, w, y):
     """Bytes each source's benchmark loop touches before it reads the same operands again; None where L2 is flushed."""
-    if group.get("cache_state") == "warm_L2":
+    if group.get("cache_state") == "warm_L2" or "op" in group:  # batched products repeat on the same operands
         return w + x + y
     match group.get("backend", ""):
         case "trtllm":  # as many copies of the weights as fill the cache, five at most
