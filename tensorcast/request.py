@@ -98,7 +98,7 @@ class Request:
             raise InputError(f"--gpu-memory-utilization {share!r}: a share above 0, at most 1")
         return cls(
             source=source,
-            hw=machine,
+            hw=machine.preferring(engine.kernels) if engine.kernels else machine,
             asked_hw=str(hw) if isinstance(hw, str) else machine.name,
             plan=plan,
             work=work,

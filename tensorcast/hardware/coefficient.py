@@ -21,7 +21,7 @@ sum; `exchange` the dispatch and combine kernels of expert parallelism."""
 KINDS = ("calibrated", "inherited", "universal", "assumed")
 """Measured on this device; on a relative of it; on several devices for all others; on none."""
 
-NEAR = ("calibrated", "inherited")
+NEAR = ("calibrated", "inherited")  # kinds measured on the device or on a relative of it
 _SAME_RATE = {"fp16": "bf16", "bf16": "fp16"}
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from tensorcast.errors import HardwareError
 from tensorcast.formats import MATHS
 from tensorcast.hardware.checks import count, number, one_of, text
-from tensorcast.hardware.coefficient import FAMILIES, Coefficient, choose
+from tensorcast.hardware.coefficient import FAMILIES, NEAR, Coefficient, choose
 from tensorcast.hardware.formulas import FORMULAS
 from tensorcast.hardware.protocol import OPS, Protocol
 from tensorcast.hardware.topology import Topology
@@ -127,6 +127,14 @@ class HardwareProfile:
         if found is None:
             raise HardwareError(f"{self.name} has no coefficients for {family} in {fmt}, nor has the universal set")
         return found
+
+    def preferring(self, kernels: Sequence[str]) -> HardwareProfile:
+        """The machine as software runs it that takes these kernels, earlier ones first, where they were measured."""
+
+        def rank(row: Coefficient) -> int:
+            return kernels.index(row.kernel) if row.kind in NEAR and row.kernel in kernels else len(kernels)
+
+        return replace(self, coefficients={f: tuple(sorted(r, key=rank)) for f, r in self.coefficients.items()})
 
     def can_use(self, row: Coefficient) -> bool:
         """Whether the profile states the chip figures that the row's formula needs."""

@@ -12,6 +12,10 @@ _FITTED = (
     "fitted with benchmarks/serving.py on runs of dense models on H100, H200 and B200, 2026-11-21; "
     "0 and the 30 ms of a request are ends of the range allowed"
 )
+# As their names stand in the hardware profiles: kernels that each engine was measured with.
+_VLLM = ("vllm_flashinfer", "vllm_flashinfer_modular", "vllm_triton", "vllm_cutlass", "vllm_marlin")
+_SGLANG = ("flashinfer", "triton", "sglang_cutlass", "marlin", "fa3_sglang")
+_TRTLLM = ("flashinfer", "trtllm")
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,8 @@ class Engine:
     step_tokens: most tokens of one step. mixes: prompt tokens join the running sequences' step, else these wait while
     prompts run on their own. waves: the share of requests that come and leave all at once.
     kv_cache: format of the KV cache where weights are quantised, nothing else was asked and the machine has 4-bit
-    matrices (there the engines' recipes ask for it). source: where the figures come from.
+    matrices (there the engines' recipes ask for it). kernels: those it runs where a machine has figures of them, the
+    preferred ones first. source: where the figures come from.
     """
 
     name: str
@@ -36,6 +41,7 @@ class Engine:
     mixes: bool = True
     waves: float = 0.0
     kv_cache: str | None = None
+    kernels: tuple[str, ...] = ()
     source: str = ""
 
     @property
@@ -70,9 +76,9 @@ def engine_named(name: str) -> Engine:
 # Steps of 8,192 tokens: the documented default of trtllm-serve, and of vllm and sglang on machines of 80 GB and more.
 for _engine in (
     Engine(BARE, source="the device alone, as `simulate` without an engine"),
-    Engine("vllm", 3.3e-4, 6e-6, 0.03, 0.0, waves=0.015, kv_cache="fp8", source=_FITTED),
-    Engine("sglang", 0.0, 2e-5, 0.03, 7e-3, mixes=False, waves=0.72, kv_cache="fp8", source=_FITTED),
-    Engine("trtllm", 0.0, 0.0, 0.03, 5.6e-3, waves=0.11, kv_cache="fp8", source=_FITTED),
+    Engine("vllm", 3.3e-4, 6e-6, 0.03, 0.0, waves=0.015, kv_cache="fp8", kernels=_VLLM, source=_FITTED),
+    Engine("sglang", 0.0, 2e-5, 0.03, 7e-3, mixes=False, waves=0.72, kv_cache="fp8", kernels=_SGLANG, source=_FITTED),
+    Engine("trtllm", 0.0, 0.0, 0.03, 5.6e-3, waves=0.11, kv_cache="fp8", kernels=_TRTLLM, source=_FITTED),
     Engine("mindie", 2e-3, 5e-6, 10e-3, 1e-3, mixes=False, source=f"{ASSUMED}: no run of it was measured"),
 ):
     ENGINES.register(_engine.name, _engine, origin="builtin")

@@ -123,7 +123,7 @@ def step_times(deployed: Deployed, cache: bool = True) -> StepTimes:
     options |= {"quant": quant, "output_len": 2, "ep": deployed.ep if experts else 1}
     if deployed.kv_quantised and engine.kv_cache and hardware(deployed.device).has("nvfp4"):
         options["kv_cache_dtype"] = engine.kv_cache
-    request = Request.of(model=source, hw=deployed.device, custom_dir=False, **options)
+    request = Request.of(model=source, hw=deployed.device, custom_dir=False, engine=engine.name, **options)
     answer = Answer(request, cache=cache, steps=points())
     return StepTimes(answer.deployed, answer.hw)
 

@@ -77,6 +77,7 @@ def _call(frame, group, hw) -> Call:
 
 
 KERNELS = (
+    ("sglang:*flashinfer_trtllm*", "flashinfer"),
     ("trtllm:moe_torch_flow", "cutlass"),
     ("trtllm:*cutlass*", "cutlass"),
     ("trtllm:*deepgemm*", "deepgemm"),
@@ -85,7 +86,6 @@ KERNELS = (
     ("sglang:*fused_moe_triton*", "triton"),
     ("sglang:*marlin*", "marlin"),
     ("sglang:*flashinfer_cutlass*", "sglang_cutlass"),
-    ("sglang:*flashinfer*", "flashinfer"),
     ("vllm:*flashinfer_cutlass*", "vllm_cutlass"),
     ("vllm:*nvfp4expertsmodular", "vllm_flashinfer"),
     ("vllm:*flashinfer*modular*", "vllm_flashinfer_modular"),
