@@ -2,6 +2,7 @@
 # make test       install and run every test but the nightly ones
 # make nightly    the slow tests            make lint    style
 # make bench      speed of the command      make clean   remove what make made
+# make accuracy DATA="DIR …"   docs/accuracy.md from folders of measured tables
 #
 # PYTHON is the interpreter to start from, VENV where to install, PIP_FLAGS go to pip (another index, say).
 
@@ -12,7 +13,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
 
-.PHONY: simulate test nightly lint bench clean
+.PHONY: simulate test nightly lint bench accuracy clean
 .DELETE_ON_ERROR:
 
 simulate: $(VENV)/.installed
@@ -30,6 +31,10 @@ lint: $(VENV)/.installed-test
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/retrace.py
+	$(BIN)/python benchmarks/cost.py
+
+accuracy: $(VENV)/.installed
+	$(BIN)/python benchmarks/accuracy.py $(DATA) --out docs/accuracy.md
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis

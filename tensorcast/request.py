@@ -93,6 +93,8 @@ class Request:
         if runtime not in ("graph", "eager"):
             raise InputError(f"--runtime {runtime!r}: graph or eager")
         engine = engine_named(str(given.get("engine", BARE)))
+        if engine.mx_activations and machine_computes("mxfp8", machine.has):
+            quant = quant.with_mx_activations()
         share = given.get("gpu_memory_utilization", 1.0)
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
             raise InputError(f"--gpu-memory-utilization {share!r}: a share above 0, at most 1")

@@ -129,11 +129,7 @@ def score_folder(
             progress(f"pricing {family}", at / len(tables))
         if unseen and family == COLLECTIVE:
             notes.append(f"{family}: its curves are fitted to all of their few rows; `calibrate` tells unseen errors")
-        try:
-            kind, frame = read_table(family, path)
-        except ModuleNotFoundError:  # not described yet
-            notes.append(f"{family}: not scored; this version has no formula for it")
-            continue
+        kind, frame = read_table(family, path)
         machines = list(by_device(frame, only))
         if not machines:
             absent.update(frame["device"].astype(str).unique())

@@ -33,8 +33,9 @@ class Exchange:
 
     @property
     def travels(self) -> bool:
-        """Whether tokens are sent to their experts; with ep 1 and one group they are there already."""
-        return self.ep.size > 1 or self.groups > 1
+        """Whether tokens are sent to their experts. The ranks of one group all hold the tokens: each does its experts'
+        share of the work, and the sum at the end of the block brings the results together, as engines do."""
+        return self.groups > 1
 
 
 def experts_weights(module: nn.Module) -> tuple[nn.Parameter, nn.Parameter] | None:

@@ -26,7 +26,7 @@ class ResidualAdd:
 
 @operator("rms_norm(Tensor x, Tensor? w, bool adds) -> Tensor", family="norm")
 class RmsNorm:
-    """x · rsqrt(mean(x²) + eps) · w over the last dimension, in one pass; `adds`: where x is a sum, it adds it up too."""
+    """x · rsqrt(mean(x²) + eps) · w over the last dimension, in one pass; `adds`: it adds x up where x is a sum."""
 
     def meta(x, w, adds):
         return x.new_empty(x.shape)

@@ -67,6 +67,15 @@ class QuantPlan:
         """Whether any weight is quantised."""
         return any(spec is not None for _, spec in self.rules)
 
+    def with_mx_activations(self) -> QuantPlan:
+        """The same weights; where they are mxfp4 under 16-bit activations, these become mxfp8."""
+
+        def narrowed(spec: QuantSpec | None) -> QuantSpec | None:
+            wide = spec is not None and spec.weight == "mxfp4" and not format_named(spec.activation).is_quantised
+            return replace(spec, activation="mxfp8") if wide else spec
+
+        return replace(self, rules=tuple((pattern, narrowed(spec)) for pattern, spec in self.rules))
+
     @property
     def schemes(self) -> tuple[str, ...]:
         """Labels of the schemes in use, most general last, each once."""

@@ -29,7 +29,8 @@ class Engine:
     prompts run on their own. waves: the share of requests that come and leave all at once.
     kv_cache: format of the KV cache where weights are quantised, nothing else was asked and the machine has 4-bit
     matrices (there the engines' recipes ask for it). kernels: those it runs where a machine has figures of them, the
-    preferred ones first. source: where the figures come from.
+    preferred ones first. mx_activations: mxfp4 weights meet mxfp8 activations where the machine multiplies those.
+    source: where the figures come from.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Engine:
     waves: float = 0.0
     kv_cache: str | None = None
     kernels: tuple[str, ...] = ()
+    mx_activations: bool = False
     source: str = ""
 
     @property
@@ -76,9 +78,34 @@ def engine_named(name: str) -> Engine:
 # Steps of 8,192 tokens: the documented default of trtllm-serve, and of vllm and sglang on machines of 80 GB and more.
 for _engine in (
     Engine(BARE, source="the device alone, as `simulate` without an engine"),
-    Engine("vllm", 3.3e-4, 6e-6, 0.03, 0.0, waves=0.015, kv_cache="fp8", kernels=_VLLM, source=_FITTED),
-    Engine("sglang", 0.0, 2e-5, 0.03, 7e-3, mixes=False, waves=0.72, kv_cache="fp8", kernels=_SGLANG, source=_FITTED),
-    Engine("trtllm", 0.0, 0.0, 0.03, 5.6e-3, waves=0.11, kv_cache="fp8", kernels=_TRTLLM, source=_FITTED),
+    Engine(
+        "vllm", 3.4e-4, 6e-6, 0.03, 0.0, waves=0.015, kv_cache="fp8", kernels=_VLLM, mx_activations=True, source=_FITTED
+    ),
+    Engine(
+        "sglang",
+        0.0,
+        2e-5,
+        0.03,
+        7e-3,
+        mixes=False,
+        waves=0.72,
+        kv_cache="fp8",
+        kernels=_SGLANG,
+        mx_activations=True,
+        source=_FITTED,
+    ),
+    Engine(
+        "trtllm",
+        0.0,
+        0.0,
+        0.03,
+        4.8e-3,
+        waves=0.113,
+        kv_cache="fp8",
+        kernels=_TRTLLM,
+        mx_activations=True,
+        source=_FITTED,
+    ),
     Engine("mindie", 2e-3, 5e-6, 10e-3, 1e-3, mixes=False, source=f"{ASSUMED}: no run of it was measured"),
 ):
     ENGINES.register(_engine.name, _engine, origin="builtin")

@@ -5,6 +5,7 @@ import pytest
 import tensorcast as tc
 from tensorcast.cli.simulate import ENGINES as NAMED
 from tensorcast.errors import InputError, UnknownNameError
+from tensorcast.hardware.load import hardware
 from tensorcast.serving.engines import BARE, ENGINES, engine_named
 
 ASKED = {"model": "llama-3.1-8b", "hw": "h100", "input_len": 512, "output_len": 64, "custom_dir": False}
@@ -33,9 +34,9 @@ def test_bare_adds_nothing(bare):
 
 @pytest.mark.parametrize("name", ["vllm", "sglang", "trtllm", "mindie"])
 def test_an_engine_adds_its_own_time(name, bare):
-    found = tc.simulate(**ASKED, engine=name, batch=4)
-    plain = tc.simulate(**ASKED, batch=4).metrics
     engine = engine_named(name)
+    found = tc.simulate(**ASKED, engine=name, batch=4)
+    plain = tc.simulate(**{**ASKED, "hw": hardware(ASKED["hw"]).preferring(engine.kernels)}, batch=4).metrics
     assert found.metrics["tpot_s"] - plain["tpot_s"] == pytest.approx(engine.step_overhead(4), abs=1e-9)
     assert found.metrics["ttft_s"] - plain["ttft_s"] == pytest.approx(engine.prompt_overhead(1), abs=1e-9)
     assert any(name in warning for warning in found.warnings)
