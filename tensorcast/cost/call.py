@@ -31,13 +31,19 @@ class Call:
         """Weight of the last-level cache, 0 (cold) to 1: h = 1 / (1 + r^sharpness), r = loop bytes / cache bytes."""
         if self.loop_bytes is None or not hw.l2_bytes:
             return 0.0
-        r = np.asarray(self.loop_bytes, dtype=float) / hw.l2_bytes
-        return 1.0 / (1.0 + (r * r * r if sharpness == 3 else np.square(r * r)))
+        h = np.asarray(self.loop_bytes, dtype=float) / hw.l2_bytes
+        ratio = h.copy() if sharpness == 3 else None
+        h *= h
+        h *= h if ratio is None else ratio
+        h += 1.0
+        return np.divide(1.0, h, out=h) if h.ndim else 1.0 / h
 
     def floor(self, hw) -> np.ndarray:
         """Seconds below which no implementation gets: FLOP over the dense peak, bytes not in the cache over the
         bandwidth of the memory."""
-        memory = (self.work.read_bytes + self.work.write_bytes) / hw.memory_bw * (1 - self.hit(hw))
+        memory = np.asarray(self.work.read_bytes + self.work.write_bytes, dtype=float) / hw.memory_bw
+        if self.loop_bytes is not None:
+            memory = memory * (1 - self.hit(hw))
         return np.maximum(memory, self.work.matrix_flops / hw.peak(self.math)) if self.math else np.asarray(memory)
 
 

@@ -31,7 +31,9 @@ class Time:
 
     def at_least(self, floor: Any) -> Time:
         """The same time, lifted to its physical bound where it lies below."""
-        return replace(self, body=np.maximum(self.seconds, floor) - self.overhead)
+        body = np.maximum(self.seconds, floor)
+        body -= self.overhead
+        return replace(self, body=body)
 
     def _slowest(self):
         return np.maximum(np.maximum(self.matrix, self.vector), np.maximum(self.memory, self.communication))
