@@ -40,6 +40,16 @@ def kernel_parts(kind: Table, frame) -> dict[tuple[str, str], list[Part]]:
     return found
 
 
+def usual_parts(kind: Table, frame) -> dict[str, list[Part]]:
+    """format → the rows of the kernel that each machine runs for it unless told otherwise, whatever it is called."""
+    found: dict[str, list[Part]] = {}
+    for (fmt, kernel), parts in kernel_parts(kind, frame).items():
+        for p in parts:
+            if kernel == p.seen.hw.coefficient(kind.family, fmt).kernel:
+                found.setdefault(fmt, []).append(p)
+    return found
+
+
 def joint(kind: Table, parts: Sequence[Part], restarts: int = 1) -> Fit:
     """The coefficients that serve all the parts; every device weighs the same."""
     return fit(kind.formula, [p.seen for p in parts], restarts=restarts)

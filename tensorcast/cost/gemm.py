@@ -13,6 +13,11 @@ with ‖x, y‖₃ = (x³ + y³)^(1/3), F the dense peak (FLOP/s), BW the memory
 last-level cache (0 in real inference). `kap` is the latency of a step along k, `al` how far waves quantise. Seconds,
 bytes. Valid for any size ≥ 1; fitted for m up to 32768 and n, k up to 65536. Source: own model, after the tiling every
 GEMM library documents.
+
+Of special kernels: `ev`, `tv` describe the one on the vector units for up to 15 rows; `few` is the least that 3 to 15
+rows take beyond t0 where they are padded first; `large`, `pair` and `whole` say from or up to how many rows a library
+uses large tiles only, hands full blocks to pairs of cores, or does not split k. `droop`: the matrix engine slows down
+with the FLOP of a call beyond 10¹², as the clock gives way to the power limit.
 """
 
 from __future__ import annotations
@@ -72,6 +77,8 @@ def tiles_time(call: Call, p, hw) -> Time:
     body, compute = body[again], compute[again]
     if p["ev"]:
         body = np.minimum(body, _dot_products(b, m, n, k, memory, p, hw))
+    if p["few"]:
+        body = np.where((m > 2) & (m < 16), np.maximum(body, p["few"]), body)
     if s.get("quantized"):
         body = body + (2 + ba) * b * m * k / (hw.memory_bw * p["ew"])
     return Time(p["t0"], matrix=compute.reshape(shape), memory=memory.reshape(shape), body=body.reshape(shape))

@@ -83,13 +83,14 @@ def _rebuild(state: dict) -> Coefficient:
 def choose(rows: tuple[Coefficient, ...], fmt: str, kernel: str = "") -> Coefficient | None:
     """The row for that format and kernel.
 
-    Formats are tried as written, then the other 16-bit format (no machine has a different rate for it), then "any".
-    Of a format, rows measured on this device or a relative win over universal ones; the kernel's own row wins over the
-    first one, which is the family's default.
+    Formats are tried as written, together with the other 16-bit format (no machine has a different rate for it), then
+    "any". Of these, rows measured on this device or a relative win over universal ones, the format asked for over its
+    twin, and the kernel's own row over the first one, which is the family's default.
     """
-    for wanted in (fmt, _SAME_RATE.get(fmt), "any"):
-        of_format = [row for row in rows if row.format == wanted]
-        near = [row for row in of_format if row.kind in NEAR] or of_format
-        if near:
-            return next((row for row in near if row.kernel == kernel), near[0])
+    for formats in ((fmt, _SAME_RATE.get(fmt)), ("any",)):
+        for near in (True, False):
+            for wanted in formats:
+                found = [row for row in rows if row.format == wanted and (row.kind in NEAR) is near]
+                if found:
+                    return next((row for row in found if row.kernel == kernel), found[0])
     return None
