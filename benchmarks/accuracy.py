@@ -110,8 +110,8 @@ def page(found: Sequence[Accuracy], groups, fitted, left_out: Sequence[str], tol
     yield from served([s for one in found for s in one.served])
     if left_out:
         yield from ("## Machines left out of the fit", "")
-        yield "One set of coefficients fitted to the other machines alone, each with its usual kernel, and scored on the"
-        yield "one left out (median / 90 %)."
+        yield "One set of coefficients fitted to the other machines, each with its usual kernel, and scored on the one"
+        yield "left out (median / 90 %)."
         yield from (
             "",
             "| family | format | errors on the machine left out |",

@@ -95,8 +95,9 @@ def call_of(kind: Table, group: Mapping[str, str], frame, hw):
     try:
         call = kind.call(frame, group, hw)
     except KeyError as unknown:
-        known = ", ".join(dict.fromkeys(row.format for row in hw.coefficients.get(kind.family, ()) if row.format != "any"))
-        raise InputError(f"{kind.name}: {unknown} is no format of this table; {hw.name} has {known}") from None
+        known = dict.fromkeys(row.format for row in hw.coefficients.get(kind.family, ()))
+        told = ", ".join(fmt for fmt in known if fmt != "any")
+        raise InputError(f"{kind.name}: {unknown} is no format of this table; {hw.name} has {told}") from None
     if group.get("cache_state") == "cold":
         call = replace(call, loop_bytes=None)
     if call.math and call.math not in MATHS:

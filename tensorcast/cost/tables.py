@@ -32,11 +32,12 @@ FORMATS = {
 class Table:
     """One kind of table.
 
-    columns: those it must have beside `latency_s`. positive: those of them that are sizes of at least 1.
+    columns: those it must have beside `latency_s`; those of numbers are positive, or at least 0 in `optional_zero`.
     family: that of the coefficients. format(group) → the format they are kept under; `group` maps GROUP's columns to
     the values the rows share. call(frame, group) → the call behind the rows, as their benchmark loop made it.
     formula: the one that a calibration fits. kernels: (pattern on "backend:kernel", kernel of the coefficients).
-    keep: rows worth fitting and scoring. seconds: takes the place of all these for what is no single kernel
+    keep: rows worth fitting and scoring. seconds: takes the place of all these for what is no single kernel. families:
+    see `family_of`.
     """
 
     name: str
