@@ -139,14 +139,22 @@ def known_model(deployed: Deployed) -> tuple[str, str, bool]:
         quant = "auto"
     if quant in ("nvfp4", "mxfp4", "fp8") and stored == "mxfp4":
         quant = "auto"
+    if quant == "fp8" and _own_copy(deployed.model, name):
+        quant = "fp8-block"
     text = config.get("text_config") or config
     experts = any(text.get(key) for key in ("n_routed_experts", "num_experts", "num_local_experts"))
     return name, quant, experts
 
 
+def _own_copy(asked: str, name: str) -> bool:
+    """Whether a model's own publisher quantised the asked copy of it: Qwen3 and GLM share scales by blocks in theirs,
+    where other publishers' FP8 copies have a scale a tensor."""
+    return asked.lower() == f"{name}-fp8".lower() and "/" in asked
+
+
 def model_name(name: str) -> str:
     """The name in the catalogue, without a suffix that tells a number format; as it is where nothing else is known."""
-    from tensorcast.models.entries import find_entry
+    from tensorcast.models.entries import find_entry, known_names
 
     if find_entry(name) is not None:
         return name
@@ -157,4 +165,5 @@ def model_name(name: str) -> str:
     for found in (f"{owner}/{short}" if owner else short, short):
         if find_entry(found) is not None:
             return found
-    return name
+    of_others = (known for known in known_names() if known.rpartition("/")[2].lower() == short.lower())
+    return next(of_others, name)
