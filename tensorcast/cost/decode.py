@@ -23,7 +23,9 @@ than one (0 = never).
 share a core:  unit = tf1 + keys/s · lat1 w^ld1,  W = max(1, b heads s / (cores occ)).
 
 Timed with the kernel in some tables, operators of their own in a model: `wt` seconds a token written to the cache
-(sizes["appended"]); `th` seconds the host takes to launch the kernels one by one (sizes["eager"]), a lower bound.
+(sizes["appended"]); `th` seconds the host takes to launch the kernels one by one (sizes["eager"]), a lower bound;
+`dirty`: the part of the last-level cache that a loop leaves to be written back, once the keys fill it
+(sizes["flushed"]: the loop wrote over the cache before every call).
 
 Seconds, bytes. Valid for any size ≥ 1; fitted for 1 to 2048 sequences of 2 to 131072 keys, 1 to 128 heads of 64 to 576
 and groups of 1 to 128; more than one query a sequence is untested. Source: own model, after split keys (Flash-Decoding)
@@ -43,7 +45,7 @@ REFERENCE = 128  # width of heads at which figures are stated, and keys of the b
 SHARPNESS = 8  # a cache that is read round and round falls out of the last-level cache at once
 MARGIN = 1.1  # parts are cut so that the cores are a tenth more than busy
 PLANNED = 992  # sequences that one planning kernel takes
-FLAGS = ("appended", "eager")
+FLAGS = ("appended", "eager", "flushed")
 
 
 def decode_call(dims, work: Work, attrs) -> Call:
@@ -88,7 +90,7 @@ def splitkv_time(call: Call, p, hw) -> Time:
         cores = np.where(alone, own, cores)
     cached = call.hit(hw, SHARPNESS)
     memory = s["cache"] / (hw.memory_bw * p["em"]) * (1 - cached + cached / p["rl2"])
-    body = soft_max(memory, cores) + s["io"] / (hw.memory_bw * p["eo"]) + _around(call, s, group, parts, p)
+    body = soft_max(memory, cores) + s["io"] / (hw.memory_bw * p["eo"]) + _around(call, s, group, parts, p, hw)
     return Time(p["t0"], matrix=cores, memory=memory, body=body).at_least(p["th"] if call.sizes.get("eager") else 0.0)
 
 
@@ -112,7 +114,7 @@ def _parts(s, group, tk, p, hw):
     return parts, {"tiles": tiles, "keys": keys, "blocks": blocks}
 
 
-def _around(call: Call, s, group, parts, p):
+def _around(call: Call, s, group, parts, p, hw):
     """Seconds of what runs before and after the attention kernel and is timed with it."""
     seconds = np.where(parts > 1, p["ts"] + p["tsp"] * parts, 0.0) + np.where(
         s["b"] <= PLANNED, p["plan"] * s["b"], 0.0
@@ -121,4 +123,6 @@ def _around(call: Call, s, group, parts, p):
         seconds = seconds + np.where((group > 1) & (s["kv_heads"] > 1) & (s["b"] > 1), p["tx"], 0.0)
     if call.sizes.get("appended"):
         seconds = seconds + p["wt"] * s["b"] * s["q"]
+    if call.sizes.get("flushed") and p["dirty"]:
+        seconds = seconds + np.where(s["cache"] > hw.l2_bytes, p["dirty"] * hw.l2_bytes / hw.memory_bw, 0.0)
     return seconds

@@ -170,6 +170,7 @@ FORMULAS: Mapping[str, Formula] = {
                 "lat1": _seconds(1e-6, 2e-8, low=0.0, default=0.0),
                 "ld1": Parameter(0.05, 3.0, 1.0, default=1.0),
                 "occ": Parameter(0.2, 64.0, 2.0, default=2.0),
+                "dirty": Parameter(0.0, 2.0, 0.5, default=0.0),
                 "tq": Parameter(8, 512, 64, choices=(16, 32, 64, 128)),
                 "tk": Parameter(16, 512, 128, choices=(64, 128, 256)),
                 "most": Parameter(1, 256, 32, choices=(1, 32, 128)),

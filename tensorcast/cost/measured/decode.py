@@ -38,7 +38,9 @@ def _call(frame, group, hw) -> Call:
     )
     shape = {"b": b, "q": q, "kv": kv, "heads": heads, "kv_heads": kv_heads, "d": d, "dv": d}
     shape |= {"keys": keys, "topk": 0, "cache": cache, "io": io}
-    shape |= {"appended": bool(group.get("backend")), "eager": eager(group)}
+    # The tables of NPUs name no backend; their loops wrote over the cache between calls.
+    named = bool(group.get("backend"))
+    shape |= {"appended": named, "eager": eager(group), "flushed": hw.kind == "npu" and not named}
     return Call(work, shape, math=ours(group["dtype"]), loop_bytes=reread_bytes(group, cache))
 
 
