@@ -10,7 +10,7 @@ from math import ceil
 import numpy as np
 
 from tensorcast.calibration.data import HELD_OUT, held_out
-from tensorcast.calibration.fit import FEWEST, Sample, evaluate, fit, part
+from tensorcast.calibration.fit import FEWEST, Sample, evaluate, fit, included, part
 from tensorcast.calibration.score import Score
 from tensorcast.calibration.write import with_rows
 from tensorcast.cost.frames import call_of, match, seconds_of
@@ -110,7 +110,7 @@ def _calibrated(kind: Table, key, split, hw, restarts: int, learn: bool) -> Cali
         kernel=kernel,
         provenance=provenance(kind, [(group, rows) for group, rows, _ in split]),
         kind="calibrated",
-        includes=("quantize",) if seen[0].call.sizes.get("quantized") else (),
+        includes=included(seen[0].call),
         rows=found.rows,
         error=(after.median, after.p90),
     )

@@ -42,6 +42,12 @@ class Fit:
     loss: float = field(repr=False)
 
 
+def included(call: Call) -> tuple[str, ...]:
+    """Families of the kernels that the calls time beside their own: the activation's quantisation, the cache write."""
+    flags = {"quantize": "quantized", "copy": "appended"}
+    return tuple(family for family, flag in flags.items() if call.sizes.get(flag))
+
+
 def part(call: Call, rows) -> Call:
     """The calls at `rows` (indices or a mask)."""
 

@@ -9,7 +9,7 @@ from datetime import date
 import numpy as np
 
 from tensorcast.calibration.data import by_device, held_out
-from tensorcast.calibration.fit import Fit, Sample, evaluate, fit, part
+from tensorcast.calibration.fit import Fit, Sample, evaluate, fit, included, part
 from tensorcast.calibration.score import Score
 from tensorcast.cost.tables import Table, groups
 from tensorcast.hardware.coefficient import Coefficient
@@ -75,7 +75,7 @@ def universal_row(kind: Table, fmt: str, kernel: str, parts: Sequence[Part]) -> 
         kernel=kernel,
         provenance=f"{kind.name} table, joint fit over {', '.join(devices)}; fitted {date.today()}",
         kind="universal",
-        includes=("quantize",) if parts[0].seen.call.sizes.get("quantized") else (),
+        includes=included(parts[0].seen.call),
         rows=found.rows,
         error=(worst.median, worst.p90),
     )

@@ -85,14 +85,22 @@ def price(row, dims, hw) -> tuple[Work, Time]:
     if skew := row.attrs.get("skew"):  # popular experts: the busiest rank's time
         busiest = moe.experts_call(dims, work, row.attrs, skew["alpha"])
         time = moe.no_faster(time_of(busiest, hw.coefficient(*coefficient_key(row)), hw), time)
-    if op.family == INSIDE or _timed_with_product(op, row.attrs, hw):
+    if op.family == INSIDE or _launched_with_another(op, row.attrs, hw):
         time = replace(time, overhead=0.0, body=time.seconds - time.overhead)
     return work, time
 
 
-def _timed_with_product(op, attrs, hw) -> bool:
-    """Whether the launch of a quantisation is inside the figures of the product it is for."""
-    return op.family == "quantize" and "quantize" in hw.coefficient("gemm", gemm.product_format(attrs)).includes
+# Kernels that some tables time together with another: the coefficients that say so in `includes`.
+LAUNCHED_WITH: Mapping[str, Callable[[Mapping[str, Any]], tuple[str, str]]] = {
+    "quantize": lambda a: ("gemm", gemm.product_format(a)),
+    "kv_append": lambda a: ("attention_decode", a["kv_format"]),
+}
+
+
+def _launched_with_another(op, attrs, hw) -> bool:
+    """Whether the launch of this kernel is inside the figures of the one it goes with: only its bytes are left."""
+    with_ = LAUNCHED_WITH.get(op.name)
+    return with_ is not None and op.family in hw.coefficient(*with_(attrs)).includes
 
 
 def _communication_time(dims, attrs, hw) -> Time:

@@ -79,7 +79,7 @@ def engine_named(name: str) -> Engine:
 for _engine in (
     Engine(BARE, source="the device alone, as `simulate` without an engine"),
     Engine(
-        "vllm", 3.4e-4, 6e-6, 0.03, 0.0, waves=0.015, kv_cache="fp8", kernels=_VLLM, mx_activations=True, source=_FITTED
+        "vllm", 5.6e-4, 6e-6, 0.03, 0.0, waves=0.016, kv_cache="fp8", kernels=_VLLM, mx_activations=True, source=_FITTED
     ),
     Engine(
         "sglang",
@@ -99,7 +99,7 @@ for _engine in (
         0.0,
         0.0,
         0.03,
-        4.8e-3,
+        5.5e-3,
         waves=0.113,
         kv_cache="fp8",
         kernels=_TRTLLM,

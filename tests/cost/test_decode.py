@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tensorcast as tc
 from tensorcast.calibration.data import by_device, held_out, read_table
 from tensorcast.cost import predict
 from tensorcast.cost.decode import decode_call, splitkv_time
@@ -244,3 +245,13 @@ def test_modules_need_a_model_of_latent_attention():
     alone = predict("mla_module_decode", pd.DataFrame([row | {"model": "deepseek-v3"}]), "h100")
     frame = pd.DataFrame([row]).drop(columns=["gemm_dtype"])
     assert alone[0] > predict("mla_decode", frame, "h100")[0]
+
+
+def test_a_cache_write_timed_with_attention_is_not_launched_twice():
+    def append(machine):
+        ops = tc.simulate("llama-3.1-8b", machine, input_len=64, output_len=2).phases["decode"].ops
+        return ops[ops["op"] == "kv_append"].iloc[0]
+
+    inside, apart = append("h100"), append("ascend-910b")
+    assert inside["time_s"] / inside["count"] < 1e-8 and inside["bound"] == "memory"
+    assert apart["time_s"] / apart["count"] > 1e-6

@@ -47,6 +47,11 @@ def reread_bytes(group, nbytes):
     return nbytes if group.get("backend") or group.get("cache_state") == "warm_L2" else None
 
 
+def writes_cache(group) -> bool:
+    """Whether the rows time the writing of the cache too: engines' do, torch's own function has no cache."""
+    return group.get("backend") not in (None, "", "torch")
+
+
 def eager(group) -> bool:
     """Whether the host launched the kernels one by one, instead of replaying a captured graph."""
     return "eager" in group.get("phase", "")
@@ -79,7 +84,7 @@ def _prefill(frame, group, hw) -> Call:
     shape |= {"causal": True, "window": window, "chunk": 0, "topk": 0, "cast": cache < item_bytes(math)}
     shape |= {"eager": eager(group)}
     written = 0.0
-    if group.get("backend") not in (None, "", "torch"):  # torch's own function has no cache
+    if writes_cache(group):
         written = 2 * b * kv_heads * q * d * (2 + cache)
         shape |= {"cache_bytes": written, "cache_row": kv_heads * d, "cache_heads": kv_heads}
     return Call(work, shape, math=math, loop_bytes=reread_bytes(group, work.read_bytes + work.write_bytes + written))

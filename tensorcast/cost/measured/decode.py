@@ -7,7 +7,14 @@ from __future__ import annotations
 import numpy as np
 
 from tensorcast.cost.call import Call
-from tensorcast.cost.measured.attention import AttentionTable, cache_format, eager, reread_bytes, windowed_pairs
+from tensorcast.cost.measured.attention import (
+    AttentionTable,
+    cache_format,
+    eager,
+    reread_bytes,
+    windowed_pairs,
+    writes_cache,
+)
 from tensorcast.cost.tables import ours, sizes
 from tensorcast.ops.base import Work, item_bytes
 
@@ -39,8 +46,8 @@ def _call(frame, group, hw) -> Call:
     shape = {"b": b, "q": q, "kv": kv, "heads": heads, "kv_heads": kv_heads, "d": d, "dv": d}
     shape |= {"keys": keys, "topk": 0, "cache": cache, "io": io}
     # The tables of NPUs name no backend; their loops wrote over the cache between calls.
-    named = bool(group.get("backend"))
-    shape |= {"appended": named, "eager": eager(group), "flushed": hw.kind == "npu" and not named}
+    flushed = hw.kind == "npu" and not group.get("backend")
+    shape |= {"appended": writes_cache(group), "eager": eager(group), "flushed": flushed}
     return Call(work, shape, math=ours(group["dtype"]), loop_bytes=reread_bytes(group, cache))
 
 

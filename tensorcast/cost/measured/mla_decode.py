@@ -7,7 +7,14 @@ from __future__ import annotations
 import numpy as np
 
 from tensorcast.cost.call import Call
-from tensorcast.cost.measured.attention import AttentionTable, cache_format, eager, reread_bytes, windowed_pairs
+from tensorcast.cost.measured.attention import (
+    AttentionTable,
+    cache_format,
+    eager,
+    reread_bytes,
+    windowed_pairs,
+    writes_cache,
+)
 from tensorcast.cost.measured.decode import column
 from tensorcast.cost.measured.mla_prefill import KERNELS
 from tensorcast.cost.tables import ours, sizes
@@ -29,7 +36,7 @@ def _call(frame, group, hw) -> Call:
     )
     shape = {"b": b, "q": q, "kv": kv, "heads": heads, "kv_heads": 1, "d": rank + rope, "dv": rank}
     shape |= {"keys": kv, "topk": 0, "cache": cache, "io": queries + results}
-    shape |= {"appended": bool(group.get("backend")), "eager": eager(group) or group.get("backend") == "vllm"}
+    shape |= {"appended": writes_cache(group), "eager": eager(group) or group.get("backend") == "vllm"}
     return Call(work, shape, math=ours(group["dtype"]), loop_bytes=reread_bytes(group, cache))
 
 
