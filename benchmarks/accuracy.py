@@ -68,6 +68,8 @@ TRUST = """## Where not to trust it
   the 90th percentile, because the library's own tuner picks other kernels. No figure below those levels means anything.
 - **Other kernels than those listed.** Between two libraries the same operator differs by 1.3 to 1.6 times, more than
   between two models of accelerator. A row priced *near* or *universal* carries that risk.
+- **Latent attention modules.** They are sums of kernels whose own errors are on unseen shapes, but the few launch
+  times between those kernels were set on all rows of the module tables: their errors are not held out.
 - **Other machines.** A machine without measurements is priced with the universal set, moved by its data sheet: good
   within a generation, 10 to 35 % off across generations. `tensorcast measure` and `calibrate` mend that with a hundred
   shapes a family.
@@ -195,7 +197,9 @@ def served(rows: Sequence[Served]) -> Iterable[str]:
     yield from (
         "## Served models",
         "",
-        "Time per output token and time to first token under load, all requests at once.",
+        "Time per output token and time to first token under load, all requests at once. Unlike the kernels above,",
+        "these rows were seen: an engine has five figures, fitted to the dense models among them.",
+        "`benchmarks/serving.py DIR` fits them again with each model, and each machine, left out.",
     )
     yield "Repeated runs of one configuration differ by 4.5 % in the median and by over 2 times at the 90th percentile."
     yield from ("", "| machine | mode | rows | answered | TPOT median | 90 % | bias | TTFT median | 90 % | bias |")
