@@ -28,6 +28,8 @@ _PUBLIC = {
         "register_custom_model",
         "register_model_profile",
     ),
+    "tensorcast.models.builders": ("BUILDERS", "register_auto_model"),
+    "tensorcast.graph": ("ComputeGraph",),
     "tensorcast.ops.base": ("OPERATORS", "Work", "operator"),
     "tensorcast.errors": (
         "AmbiguousMatchError",
@@ -48,8 +50,8 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "cost":
-        return importlib.import_module("tensorcast.cost")
+    if name in ("cost", "nn", "testing"):
+        return importlib.import_module(f"tensorcast.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'tensorcast' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)

@@ -45,12 +45,15 @@ class Answer:
     # -- the deployed model --------------------------------------------------------------------------------------------
 
     def _deployed(self, cache: bool, progress: Callable | None) -> DeployedModel:
-        key = disk.key_of(self.request.cache_key())
+        cache = cache and bool(self.request.source.digest)
+        key = disk.key_of(self.request.cache_key(), self.request.sources.files()) if cache else ""
         found, note = disk.load(key) if cache else (None, "")
         if note:
             self.notes.append(note)
         missing = self._missing(found)
         if found is not None and not missing:
+            if found.own_operators:
+                self.request.sources.load()
             return found
         deployed = self._trace(missing, found, progress)
         if cache and (note := disk.save(key, deployed)):
@@ -84,6 +87,7 @@ class Answer:
             self.request.deployment(),
             missing,
             found,
+            sources=self.request.sources,
             dtype=self.request.dtype,
             trust_remote_code=self.request.trust_remote_code,
             progress=progress,
@@ -126,7 +130,10 @@ class Answer:
         ttft = prefill.step_time_s + self._engine_prompt_s() if prefill else None
         tpot = (decode.step_time_s + self._engine_step_s()) / work.tokens_per_step if decode else None
         latency = ttft + tpot * (work.output_len - 1) if ttft is not None and tpot is not None else None
-        if latency is not None:
+        forward = self.phases.get("forward")
+        if forward is not None:  # one pass and done: no tokens come out
+            latency, rate = forward.step_time_s, None
+        elif latency is not None:
             rate = work.batch * work.output_len / latency
         else:
             rate = work.batch / tpot if tpot is not None else None

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+ANY_MACHINE = "h100-sxm"
 
-def build_model(model: str, hw: Any, **options: Any):
-    """The deployed `TransformerModel` of a model reference: its module on meta, steps, slots and notes.
 
-    Options are those of `simulate` that shape the model: tp, ep, dp, quant, kernel, mtp, layers, dtype, reuse.
-    Raises a TensorcastError.
+def build_model(model: Any = None, hw: Any = None, **options: Any):
+    """The deployed `TransformerModel` of a model reference or object: its module on meta, steps, slots and notes.
+
+    Options are those of `simulate` that shape the model: custom, tp, ep, dp, quant, kernel, mtp, layers, dtype, reuse.
+    Without `hw`, h100-sxm stands for any machine. Raises a TensorcastError.
     """
     from tensorcast.layers.attention import INTERFACE, register_interface
     from tensorcast.models.build import build_blueprint
     from tensorcast.request import Request
     from tensorcast.transformer_model import Deployment, TransformerModel
 
-    request = Request.of(model=model, hw=hw, **options)
+    request = Request.of(model=model, hw=ANY_MACHINE if hw is None else hw, **options)
+    request.sources.load()
     register_interface()
     blueprint = build_blueprint(
         request.source,

@@ -13,11 +13,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import FrameType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 from tensorcast.errors import AmbiguousMatchError, DuplicateError, InputError, UnknownNameError
 
@@ -26,6 +28,8 @@ T = TypeVar("T")
 # Not resolved: code objects carry the path as it was imported, through a symbolic link or not.
 _PACKAGE = os.path.join(os.path.dirname(__file__), "")
 _BRACKET = re.compile(r"\[!?\]?[^\]]*\]")
+_ALL: WeakSet[Catalog] = WeakSet()
+_ORIGIN: ContextVar[str] = ContextVar("tensorcast_origin", default="")
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Catalog(Generic[T]):
         # Writers replace the whole dict under the lock, so that readers need none.
         self._entries: dict[str, Entry[T]] = {}
         self._lock = threading.Lock()
+        _ALL.add(self)
 
     def __repr__(self) -> str:
         return f"Catalog({self.noun!r}, {len(self._entries)} entries)"
@@ -80,7 +85,7 @@ class Catalog(Generic[T]):
         key = self._checked_key(key)
         frame = _registering_frame()
         entry_origin, location, interactive = _describe(frame)
-        new = Entry(key, value, origin or entry_origin, None, location)
+        new = Entry(key, value, origin or _ORIGIN.get() or entry_origin, None, location)
         with self._lock:
             old = self._entries.get(key)
             if old is not None:
@@ -164,6 +169,38 @@ class Catalog(Generic[T]):
                 f"equally well; register {wanted!r} itself or make one pattern more specific"
             )
         return fits[0]
+
+
+def snapshot() -> dict[Catalog, dict[str, Entry[Any]]]:
+    """What every catalog holds now: built-ins that are imported later make no difference."""
+    return {catalog: _own(catalog) for catalog in list(_ALL) if _own(catalog)}
+
+
+def _own(catalog: Catalog) -> dict[str, Entry[Any]]:
+    return {key: entry for key, entry in catalog._entries.items() if entry.origin != "builtin"}
+
+
+@contextmanager
+def restored_on_error() -> Iterator[None]:
+    """Whatever is registered inside is taken back when an exception passes: all of it or nothing."""
+    saved = {catalog: catalog._entries for catalog in list(_ALL)}
+    try:
+        yield
+    except BaseException:
+        for catalog in list(_ALL):
+            kept = {key: entry for key, entry in catalog._entries.items() if entry.origin == "builtin"}
+            catalog._entries = {**kept, **saved.get(catalog, {})}
+        raise
+
+
+@contextmanager
+def registered_by(origin: str) -> Iterator[None]:
+    """While inside, entries are shown as coming from `origin` (a package and its version)."""
+    token = _ORIGIN.set(origin)
+    try:
+        yield
+    finally:
+        _ORIGIN.reset(token)
 
 
 def normalize_model_type(name: str) -> str:

@@ -87,14 +87,17 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class DeployedModel:
-    """Facts and tables by phase."""
+    """Facts and tables by phase. `own_operators`: some rows are operators that user code describes."""
 
     facts: ModelFacts
     tables: Mapping[str, OpTable] = field(default_factory=dict)
+    own_operators: bool = False
 
     def to_dict(self) -> dict:
-        return {"facts": self.facts.to_dict(), "tables": {k: t.to_dict() for k, t in self.tables.items()}}
+        tables = {k: t.to_dict() for k, t in self.tables.items()}
+        return {"facts": self.facts.to_dict(), "tables": tables, "own_operators": self.own_operators}
 
     @classmethod
     def from_dict(cls, d: Mapping) -> DeployedModel:
-        return cls(ModelFacts.from_dict(d["facts"]), {k: OpTable.from_dict(t) for k, t in d["tables"].items()})
+        tables = {k: OpTable.from_dict(t) for k, t in d["tables"].items()}
+        return cls(ModelFacts.from_dict(d["facts"]), tables, d["own_operators"])

@@ -103,8 +103,8 @@ class PhaseView(Mapping):
 
 
 def simulate(
-    model: str,
-    hw: Any,
+    model: Any = None,
+    hw: Any = None,
     *,
     progress: Callable[[str, float | None], None] | None = None,
     cache: bool = True,

@@ -73,10 +73,6 @@ def list_profiles() -> list[dict]:
 
 
 def _rows(catalog: Catalog) -> list[dict]:
-    from tensorcast.custom import load_custom_folder
-
-    load_builtin()
-    load_custom_folder()
     return [{"model_type": e.key, "origin": e.origin, "replaces": e.replaces or ""} for e in catalog.entries()]
 
 

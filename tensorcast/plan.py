@@ -10,7 +10,7 @@ from typing import Any
 from tensorcast.errors import DeploymentError, InputError
 
 UNIFORM = "uniform"  # every expert is as popular as any other
-PHASES = ("auto", "prefill", "decode", "chunked")
+PHASES = ("auto", "prefill", "decode", "chunked", "forward", "denoise")
 
 # Beyond these a figure is a slip of the keyboard, and some loops would take hours.
 MOST_DEVICES = 1 << 20

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
-from tensorcast.custom import load_custom_folder, stamps
+from tensorcast.custom.loading import Custom, defined_at
+from tensorcast.custom.sources import NONE as NO_SOURCES
+from tensorcast.custom.sources import Sources
 from tensorcast.errors import DeploymentError, InputError, near_names
 from tensorcast.formats import format_named, machine_computes
 from tensorcast.hardware.load import hardware
 from tensorcast.hardware.profile import HardwareProfile
 from tensorcast.kernels.registry import KernelRequest
 from tensorcast.models.check import text_part
-from tensorcast.models.reference import ModelSource, resolve_model
-from tensorcast.plan import MOST_SEQUENCES, ParallelPlan, Workload, checked
+from tensorcast.models.reference import LANGUAGE, ModelSource, resolve_model
+from tensorcast.plan import MOST_SEQUENCES, PHASES, ParallelPlan, Workload, checked
 from tensorcast.quantization.plan import QuantPlan, plan_from_request
 from tensorcast.serving.engines import BARE, Engine, engine_named
 
@@ -57,25 +60,39 @@ class Request:
     trust_remote_code: bool = False
     engine: Engine = field(default_factory=lambda: engine_named(BARE))
     concurrency: int | None = None  # clients under load, None = not asked
-    custom: tuple[tuple[str, float, int], ...] = ()  # files of ./custom_model: name, time, size
+    sources: Sources = NO_SOURCES  # user code that counts
     notes: tuple[str, ...] = ()
 
     @classmethod
     def of(
-        cls, *, model: str, hw: Any, trust_remote_code: bool = False, custom_dir: bool = True, **options: Any
+        cls,
+        *,
+        model: Any = None,
+        hw: Any,
+        custom: Any = None,
+        trust_remote_code: bool = False,
+        custom_dir: bool = True,
+        no_plugin: Any = (),
+        **options: Any,
     ) -> Request:
         """Resolve and validate; raises a TensorcastError that names the option and what would work.
 
-        `custom_dir`: load ./custom_model first, so that what it registers counts.
+        `model` is a reference or a Python object. `custom`: files or packages of the user, one of which may define the
+        model. `custom_dir`: what ./custom_model registers counts. Both are loaded when something has to be built; a
+        file that is named is loaded at once, because it may say what the model is.
         """
-        if custom_dir:
-            load_custom_folder()
+        sources = Sources.of(custom, folder=custom_dir, no_plugin=_texts("no-plugin", no_plugin))
+        if hw is None:
+            raise InputError("no machine; give hw (--hw), a known name or a YAML file")
         given = _given(options)
-        work = _workload(given)
+        reference, own = _model(model, sources)
         plan = ParallelPlan(**{k: given[k] for k in PLAN if k in given})
         machine = hardware(hw)
         machine.topology.validate(plan.devices)
-        source = resolve_model(model, overrides=_overrides(given.get("overrides")), layers=given.get("layers"))
+        source = resolve_model(
+            reference, overrides=_overrides(given.get("overrides")), layers=given.get("layers"), custom=own
+        )
+        work = _workload(given, source.phases)
         dtype, notes = _dtype(source, given.get("dtype"), machine)
         quant = plan_from_request(
             given.get("quant", "auto"),
@@ -114,7 +131,7 @@ class Request:
             engine=engine,
             concurrency=_concurrency(given.get("concurrency"), work, plan),
             trust_remote_code=trust_remote_code,
-            custom=tuple(stamps()) if custom_dir else (),
+            sources=sources,
             notes=(*source.notes, *notes, *quant.notes, *_stored_only(quant, machine), *engine.notes),
         )
 
@@ -136,7 +153,7 @@ class Request:
             "name": self.source.name,
             "origin": self.source.origin,
             "remote": self._remote_files(),
-            "custom": self.custom,
+            "custom": self.sources.stamps(),
             "plan": [self.plan.tp, self.plan.ep, self.plan.dp],
             "quant": repr(self.quant),
             "dtype": self.dtype,
@@ -191,8 +208,31 @@ def _overrides(value: Any) -> Mapping[str, Any]:
     return value
 
 
-def _workload(given: Mapping[str, Any]) -> Workload:
+def _model(model: Any, sources: Sources) -> tuple[str | None, Custom | None]:
+    """(reference, model given as Python), one of the two at least."""
+    custom = sources.load() if sources.paths else None
+    if model is not None and not isinstance(model, (str, os.PathLike)):
+        from tensorcast.models.objects import check_model
+
+        check_model(model)
+        if custom is not None:
+            raise InputError(f"the model is given twice: {custom.origin}, and as an object; give one")
+        return None, Custom(model, defined_at(model))
+    if model is None and custom is None:
+        raise InputError(
+            "--model is missing; give a name, a folder or a config.json, or --custom with a file that defines __model__"
+        )
+    return None if model is None else str(model), custom
+
+
+def _workload(given: Mapping[str, Any], phases: tuple[str, ...]) -> Workload:
     options = {k: given[k] for k in WORK if k in given}
+    allowed = ("auto", *phases) + (("chunked",) if phases == LANGUAGE else ())
+    if options.get("phase", "auto") in PHASES and options.get("phase", "auto") not in allowed:
+        raise InputError(f"--phase {options['phase']}: this model has {', '.join(allowed)}")
+    if phases != LANGUAGE:
+        options["phase"] = phases[0]
+        options.setdefault("output_len", 1)
     lengths = options.get("seq_lens", ())
     if isinstance(lengths, (str, bytes, Mapping)) or not isinstance(lengths, Iterable):
         raise InputError(f"--seq-lens {lengths!r}: prompt tokens of each sequence, such as 128,4096,77")

@@ -27,7 +27,7 @@ def steps_of(work: Workload, plan: ParallelPlan) -> Mapping[str, Parts]:
     out: dict[str, Parts] = {}
     for phase in work.phases:
         name = "chunked" if work.chunk and phase == "prefill" else phase
-        out[name] = _decode(work, batch) if phase == "decode" else _prefill(work, batch)
+        out[name] = _PASSES.get(phase, _prefill)(work, batch)
     return out
 
 
@@ -55,3 +55,11 @@ def _decode(work: Workload, batch: int) -> Parts:
     first = ceil(sum(work.seq_lens) / len(work.seq_lens)) if work.seq_lens else work.input_len
     lengths = tuple((tokens, n - first) for n in work.seq_lens)
     return [("decode", Steps(batch, (tokens,) * steps, range(first, first + steps), 1 / steps, lengths))]
+
+
+def _forward(work: Workload, batch: int) -> Parts:
+    """One pass over the whole input."""
+    return [("forward", Steps(batch, (work.input_len,), (0,)))]
+
+
+_PASSES = {"decode": _decode, "forward": _forward}

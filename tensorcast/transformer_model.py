@@ -13,7 +13,8 @@ from torch import nn
 from tensorcast.errors import DeploymentError, TransformationError
 from tensorcast.kernels import load_kernels
 from tensorcast.kernels.registry import KernelChoice, KernelRequest
-from tensorcast.layers.moe import experts_weights, is_router
+from tensorcast.layers.experts import experts_weights
+from tensorcast.layers.moe import is_router
 from tensorcast.layers.patching import GlobalPatch
 from tensorcast.models.blueprint import Blueprint
 from tensorcast.pipelines import PIPELINES, ModelProfile, profile_for
@@ -179,7 +180,8 @@ class TransformerModel:
 
     @property
     def text_config(self):
-        return self.config.get_text_config(decoder=True)
+        find = getattr(self.config, "get_text_config", None)
+        return find(decoder=True) if find is not None else self.config
 
     @property
     def unsharded(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tensorcast.cli.options import debug_option, json_flag
+from tensorcast.cli.options import debug_option, json_flag, source_options
 from tensorcast.cli.table import plain_row, print_rows
 from tensorcast.errors import InputError
 
@@ -20,6 +20,7 @@ SOURCES = {
     "pipelines": ("tensorcast.pipelines", "list_pipelines"),
     "profiles": ("tensorcast.pipelines", "list_profiles"),
 }
+FROM_CODE = ("kernels", "ops", "pipelines", "profiles")  # what user code adds to
 # What a table line has room for; --json has every field.
 COLUMNS = {
     "models": ("name", "parameters", "architecture", "dtype", "hub_id", "origin", "source"),
@@ -33,10 +34,23 @@ COLUMNS = {
 @click.command("list", short_help="Known models, hardware, kernels, ops, pipelines, profiles.")
 @click.argument("what", type=click.Choice(list(SOURCES)))
 @click.option("--hw", help="With kernels: which of them run on this machine, and why the rest do not.")
+@source_options
 @json_flag
 @debug_option
-def command(what: str, hw: str | None, as_json: bool, debug: bool) -> None:
+def command(
+    what: str,
+    hw: str | None,
+    custom: tuple[str, ...],
+    no_custom_dir: bool,
+    no_plugin: tuple[str, ...],
+    as_json: bool,
+    debug: bool,
+) -> None:
     """List what is known, one entry a line, with its origin; --json prints every field."""
+    if what in FROM_CODE:
+        from tensorcast.custom.sources import Sources
+
+        Sources.of(custom, folder=not no_custom_dir, no_plugin=no_plugin).load()
     found = rows(what, hw)
     if as_json:
         from tensorcast.report.json import dumps

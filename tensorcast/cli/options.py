@@ -127,5 +127,16 @@ def repeatable(*names: str, help: str, type: click.ParamType) -> Callable[[Any],
     return click.option(*names, multiple=True, type=type, help=f"{help} Repeatable.")
 
 
+def source_options(command: Any) -> Any:
+    """--custom, --no-custom-dir and --no-plugin: which user code counts. Same meaning for every verb."""
+    for decorate in (
+        repeatable("--no-plugin", type=NonEmpty("NAME"), help="Do not load this installed plugin."),
+        click.option("--no-custom-dir", is_flag=True, help="Do not load ./custom_model."),
+        repeatable("--custom", type=NonEmpty("PATH"), help="Your model or kernels: a .py file, a package, a graph."),
+    ):
+        command = decorate(command)
+    return command
+
+
 debug_option = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

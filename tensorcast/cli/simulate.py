@@ -17,6 +17,7 @@ from tensorcast.cli.options import (
     debug_option,
     option,
     repeatable,
+    source_options,
 )
 from tensorcast.cli.output import STDOUT, check_outputs, write
 from tensorcast.cli.progress import progress
@@ -26,11 +27,13 @@ QUANT = (
     "auto", "none", "w8a8", "w8a8-static", "w8a16", "w4a16", "w4a8", "fp8", "fp8-block", "mxfp4", "nvfp4",
 )  # fmt: skip
 ENGINES = ("bare", "vllm", "sglang", "trtllm", "mindie")
-PHASES = ("auto", "prefill", "decode", "chunked")
+PHASES = ("auto", "prefill", "decode", "chunked", "forward")
 DOES_NOT_FIT = 3
 # The sections of --help.
 SECTIONS = {
-    "Model": ("model", "overrides", "layers", "dtype", "trust_remote_code", "no_custom_dir"),
+    "Model": (
+        "model", "custom", "no_custom_dir", "no_plugin", "overrides", "layers", "dtype", "trust_remote_code",
+    ),
     "Machine": ("hw", "runtime", "engine"),
     "Plan": ("tp", "ep", "dp", "pp", "sp", "micro_batches"),
     "Precision": ("quant", "kv_cache_dtype", "attention_quant", "exclude", "quant_lm_head"),
@@ -49,12 +52,12 @@ SECTIONS = {
     sections=SECTIONS,
     short_help="Latency, throughput and memory of one model on one machine.",
 )
-@option("--model", "-m", required=True, help="Model: a known name, a folder, a config.json or a hub id.")
+@option("--model", "-m", help="Model: a known name, a folder, a config.json or a hub id.")
+@source_options
 @repeatable("--set", "overrides", type=Setting(), help="Change a field of the model's config, e.g. a.b=3.")
 @option("--layers", type=Whole(), help="Keep only the first N layers.")
 @option("--dtype", help="Floating-point type of the model.  [default: the config's]")
 @click.option("--trust-remote-code", is_flag=True, help="Load model code found in the model's own folder.")
-@click.option("--no-custom-dir", is_flag=True, help="Do not load ./custom_model.")
 @option("--hw", required=True, help="Machine: a known name or a YAML file.")
 @option("--runtime", type=click.Choice(["graph", "eager"]), help="Compiled graph or op by op.  [default: graph]")
 @option("--engine", type=click.Choice(ENGINES), help="Serving engine whose own time counts too.  [default: bare, none]")
@@ -137,7 +140,7 @@ def request(flags: dict[str, Any]) -> dict[str, Any]:
     """The arguments of `tensorcast.estimate.simulate`: only what was given, so that defaults live in one place."""
     # By identity: a rate or a length of 0 was given, though it equals False.
     given = {name: value for name, value in flags.items() if value is not None and value is not False and value != ()}
-    for name in ("exclude", "kernel"):
+    for name in ("exclude", "kernel", "custom", "no_plugin"):
         if name in given:
             given[name] = list(given[name])
     if "overrides" in given:

@@ -6,7 +6,7 @@ from tensorcast.kernels.registry import KERNELS, KernelSpec
 
 
 def _grouped():
-    from tensorcast.layers.moe import grouped_experts
+    from tensorcast.layers.experts import grouped_experts
 
     return grouped_experts
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from tensorcast.layers.moe import experts_weights, is_router
+from tensorcast.layers.experts import experts_weights
+from tensorcast.layers.moe import is_router
 from tensorcast.layers.state import has_state, state_of
 
 

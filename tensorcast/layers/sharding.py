@@ -14,6 +14,7 @@ from math import ceil
 from torch import nn
 
 from tensorcast.errors import DeploymentError
+from tensorcast.layers.experts import Exchange, ExpertSizes, experts_weights
 from tensorcast.layers.local import (
     divides,
     empty_parameter,
@@ -26,7 +27,6 @@ from tensorcast.layers.local import (
     smaller,
 )
 from tensorcast.layers.mla import is_mla
-from tensorcast.layers.moe import Exchange, ExpertSizes, experts_weights
 from tensorcast.layers.state import Group, Shard, has_state, state_of
 
 # Serving engines split these leaves so, whatever the model.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
+    from tensorcast.models.recipes import Kind, Step
     from tensorcast.models.reference import ModelSource
 
 
@@ -17,17 +19,18 @@ class Blueprint:
 
     `module` is on meta, tied, in eval mode, without gradients. `model_type` (lower case, `_` for `-`, `.` and space) is
     the key for profiles and pipelines; `architecture` the class name published with the model; `origin` where the
-    module class came from. `notes` are for the report.
+    module class came from. `inputs(model, step)` makes the arguments of one forward. `notes` are for the report.
     """
 
     module: torch.nn.Module
     config: Any
-    kind: Literal["transformers", "diffusers", "packed", "graph", "module"]
+    kind: Kind
     model_type: str
     architecture: str
     origin: str
     dtype: torch.dtype
     source: ModelSource
+    inputs: Callable[[Any, Step], dict[str, Any]]
     notes: tuple[str, ...] = ()
 
 

@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tensorcast.custom.loading import Custom
 from tensorcast.errors import InputError, ModelError, UnknownNameError
 from tensorcast.models import entries
 from tensorcast.models.check import check_config, read_json
 from tensorcast.models.overrides import apply_overrides, keep_layers
 
 SIDE_FILE = "hf_quant_config.json"
+LANGUAGE = ("prefill", "decode")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 DROPPED = ("auto_map", "transformers_version", "_name_or_path", "_commit_hash")
 """Fields that say nothing about the model; `auto_map` would make transformers run a repository's own code."""
@@ -29,7 +31,8 @@ class ModelSource:
 
     `config` is the transformers configuration without `auto_map`; `quant_side` the content of hf_quant_config.json.
     `expected_parameters` is the published count of the unchanged catalogue model. `has_remote_code` tells that the
-    configuration names Python files of its own (`auto_map`). `digest` is equal exactly when the described model is.
+    configuration names Python files of its own (`auto_map`). `digest` is equal exactly when the described model is; ""
+    says that nothing identifies it. `custom` is the model given as Python, if it is. `phases` are those it has.
     """
 
     name: str
@@ -43,21 +46,33 @@ class ModelSource:
     has_remote_code: bool = False
     notes: tuple[str, ...] = ()
     digest: str = ""
+    custom: Custom | None = None
+    phases: tuple[str, ...] = LANGUAGE
 
 
 def resolve_model(
-    ref: str,
+    ref: str | None,
     *,
     overrides: Mapping[str, object] = {},
     layers: int | None = None,
     revision: str | None = None,
+    custom: Custom | None = None,
 ) -> ModelSource:
     """The model `ref` means, with `overrides` (dotted keys) applied and only its first `layers` layers kept.
+
+    `custom` is a model given as Python: `ref`, if there is one, is then where its configuration comes from.
 
     `revision` is a branch, tag or commit on the hub; it is an error for anything that is not fetched from there.
     Raises `UnknownNameError` (no such model), `ModelError` (a broken configuration), `InputError` (a bad override).
     """
-    source = _find(str(ref).strip(), revision)
+    if custom is not None and ref is None:
+        from tensorcast.models.objects import source_of
+
+        source = source_of(custom, None, overrides)
+        if layers is not None:
+            source = replace(source, config=keep_layers(source.config, layers, source.name))
+        return replace(source, digest=_digest(source.config, custom.stamp) if custom.stamp else "")
+    source = _find(str(ref or "").strip(), revision)
     check_config(source.config, _where(source))
     config = source.config
     if overrides:
@@ -67,7 +82,13 @@ def resolve_model(
     if overrides or layers is not None:
         check_config(config, f"{_where(source)} with the changes asked for")
     kept = source.expected_parameters if config == source.config else None
-    return replace(source, config=config, expected_parameters=kept, digest=_digest(config, source.quant_side))
+    source = replace(source, config=config, expected_parameters=kept, digest=_digest(config, source.quant_side))
+    if custom is None:
+        return source
+    from tensorcast.models.objects import source_of
+
+    own = source_of(custom, source, {})
+    return replace(own, digest=_digest(config, [source.quant_side, custom.stamp]) if custom.stamp else "")
 
 
 def _find(ref: str, revision: str | None) -> ModelSource:
@@ -152,9 +173,9 @@ def _normalise(config: Mapping) -> dict:
     }
 
 
-def _digest(config: Mapping, quant_side: Mapping | None) -> str:
+def _digest(config: Mapping, beside: object) -> str:
     """sha256 over what decides the model. Overrides and layers are already in the configuration."""
-    text = json.dumps([config, quant_side], sort_keys=True, ensure_ascii=True, default=str)
+    text = json.dumps([config, beside], sort_keys=True, ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -26,6 +26,11 @@ def operator_named(name: str) -> Operator:
     return found if found is not None else OPERATORS.get(name)
 
 
+def own_operators() -> frozenset[str]:
+    """Names of the operators that user code describes."""
+    return frozenset(entry.key for entry in OPERATORS.entries() if entry.origin != "builtin")
+
+
 def list_ops() -> list[dict]:
     """One dict per operator: name, family, schema, description, origin."""
     _load()

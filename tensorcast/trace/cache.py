@@ -12,21 +12,22 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 
 from tensorcast.deployed import DeployedModel
 
-_FORMAT = 2
+_FORMAT = 3
 _PACKAGES = ("torch", "transformers")
 _CATALOGS = (
     ("tensorcast.pipelines", "PIPELINES"),
     ("tensorcast.pipelines", "PROFILES"),
     ("tensorcast.kernels.registry", "KERNELS"),
     ("tensorcast.ops.base", "OPERATORS"),
+    ("tensorcast.models.builders", "BUILDERS"),
 )
-_TORCH_SIDE = ("ops", "trace", "layers", "kernels", "models", "quantization")
+_TORCH_SIDE = ("custom", "graph", "kernels", "layers", "models", "nn", "ops", "quantization", "trace")
 
 
 def folder() -> Path:
@@ -39,9 +40,12 @@ def folder() -> Path:
     return user_cache_path("tensorcast")
 
 
-def key_of(request: Mapping) -> str:
-    """Digest of a request (plain values only) and of the code that would answer it, the user's included."""
-    text = json.dumps([_FORMAT, request, _environment(), _registered()], sort_keys=True, default=str)
+def key_of(request: Mapping, stamped: Collection[str] = ()) -> str:
+    """Digest of a request (plain values only) and of the code that would answer it, the user's included.
+
+    `stamped` are files of user code that the request itself identifies.
+    """
+    text = json.dumps([_FORMAT, request, _environment(), _registered(stamped)], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -122,8 +126,8 @@ def _environment() -> list:
     return [hashlib.sha256(repr(stamps).encode()).hexdigest(), versions]
 
 
-def _registered() -> list:
-    """Every entry that is not ours: its name, its source line and when that file was last changed.
+def _registered(stamped: Collection[str]) -> list:
+    """Every entry that is neither ours nor `stamped`: its name, its source line and when that file was last changed.
 
     What was registered at a prompt has no file to look at; it is taken for new in every process.
     """
@@ -132,10 +136,11 @@ def _registered() -> list:
         if module not in sys.modules:  # nobody can have registered anything there
             continue
         for entry in getattr(sys.modules[module], name).entries():
-            if entry.origin == "builtin":
+            file = entry.location.rpartition(":")[0]
+            if entry.origin == "builtin" or file in stamped:
                 continue
             try:
-                stamp = os.stat(entry.location.rpartition(":")[0]).st_mtime_ns
+                stamp = os.stat(file).st_mtime_ns
             except OSError:
                 stamp = (os.getpid(), id(entry.value))
             out.append((name, entry.key, entry.location, stamp))

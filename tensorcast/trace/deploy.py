@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Mapping
 
+from tensorcast.custom.sources import NONE, Sources
 from tensorcast.deployed import DeployedModel
-from tensorcast.models.reference import ModelSource
+from tensorcast.models.reference import LANGUAGE, ModelSource
+from tensorcast.ops import own_operators
 
 Progress = Callable[[str, float | None], None]
 
@@ -17,13 +19,14 @@ def deploy(
     points: Iterable[tuple[str, tuple[int, int, int]]],
     known: DeployedModel | None = None,
     *,
+    sources: Sources = NONE,
     dtype: str | None = None,
     trust_remote_code: bool = False,
     progress: Progress | None = None,
 ) -> DeployedModel:
     """The deployed model whose tables cover every (phase, point) asked, and what `known` covers already.
 
-    `deployment` holds the fields of a `Deployment`.
+    `deployment` holds the fields of a `Deployment`; `sources` are loaded first.
     """
     say = progress or (lambda text, share: None)
     say("loading torch and the model's code", 0.0)
@@ -37,6 +40,7 @@ def deploy(
         from tensorcast.trace.table import build_table
         from tensorcast.transformer_model import Deployment, TransformerModel
 
+        sources.load()
         register_interface()
         say(f"building {source.name} on the meta device", 0.5)
         blueprint = build_blueprint(
@@ -44,7 +48,8 @@ def deploy(
         )
         say("deploying", 0.7)
         model = TransformerModel(blueprint, Deployment(**deployment))
-        facts = facts_of(model, trace_step(model, "prefill", 2, 192, 0))
+        first = "prefill" if source.phases == LANGUAGE else source.phases[0]
+        facts = facts_of(model, trace_step(model, first, 2, 192, 0))
         tables = dict(known.tables) if known is not None else {}
         for phase, point in points:
             if phase in tables and tables[phase].piece_for(*point) is not None:
@@ -59,7 +64,9 @@ def deploy(
                 exact=here is not None,
             )
             tables[phase] = here.joined(table) if here is not None else table
-        return DeployedModel(facts, tables)
+        own = own_operators()
+        used = {row.op for table in tables.values() for piece in table.pieces for row in piece.rows}
+        return DeployedModel(facts, tables, own_operators=not own.isdisjoint(used))
     finally:
         if collecting:
             gc.enable()

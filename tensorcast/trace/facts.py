@@ -7,7 +7,8 @@ from collections import defaultdict
 from torch import nn
 
 from tensorcast.deployed import CacheGroup, ModelFacts, WeightGroup
-from tensorcast.layers.moe import ExpertSizes, experts_weights, is_router, quantised_bytes
+from tensorcast.layers.experts import ExpertSizes, experts_weights, quantised_bytes
+from tensorcast.layers.moe import is_router
 from tensorcast.layers.state import has_state, state_of
 from tensorcast.trace.tracer import Tracer
 from tensorcast.transformer_model import TransformerModel

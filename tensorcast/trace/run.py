@@ -7,39 +7,39 @@ from dataclasses import dataclass
 import torch
 
 from tensorcast.layers.attention import InterceptAttention
-from tensorcast.layers.cache import build_cache
-from tensorcast.layers.mtp import block_kinds, run_drafts
+from tensorcast.layers.mtp import run_drafts
 from tensorcast.layers.patching import Replacement, patched, replacements
+from tensorcast.models.recipes import Step
 from tensorcast.trace.context import Context, entered
-from tensorcast.trace.liveness import Liveness, storages
+from tensorcast.trace.liveness import Liveness, storages, tensors_in
 from tensorcast.trace.tracer import Tracer
 from tensorcast.transformer_model import TransformerModel
 
 
-def trace_step(model: TransformerModel, phase: str, batch: int, tokens: int, past: int) -> Tracer:
+def trace_step(
+    model: TransformerModel,
+    phase: str,
+    batch: int,
+    tokens: int,
+    past: int,
+    lengths: tuple[tuple[int, int], ...] = (),
+) -> Tracer:
     """Run `tokens` new tokens of `batch` sequences that have `past` tokens in their cache; returns what was recorded.
 
-    Logits are asked for the last token of each sequence, in decode for every new token (drafts are verified).
+    `lengths` makes the batch ragged, for models that take packed tokens: (new, in cache) of every sequence.
     """
+    step = Step(phase, batch, tokens, past, lengths)
     frame = frame_of(model)
     tracer = Tracer(paths=frame.paths, memory=Liveness(frame.resident))
     context = Context(phase=phase, model=model, tracer=tracer)
     with torch.no_grad(), torch.device("meta"), entered(context), patched(frame.functions):
-        cache = build_cache(model.config, past, block_kinds(model.text_config) * len(model.drafts or ()))
-        ids = torch.empty((batch, tokens), dtype=torch.long)
-        positions = torch.empty((batch, tokens), dtype=torch.long)
-        tracer.memory.resident((ids, positions))
+        inputs = model.blueprint.inputs(model, step)
+        tracer.memory.resident(tensors_in(inputs))
         hidden = _Capture(model.final_norm) if model.drafts is not None else None
         with InterceptAttention(), tracer:
-            result = model.module(
-                input_ids=ids,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=tokens if phase == "decode" else 1,
-            )
+            result = model.module(**inputs)
             if hidden is not None:
-                run_drafts(model, hidden.taken(), ids, context.block_options)
+                run_drafts(model, hidden.taken(), inputs["input_ids"], context.block_options)
         del result
     return tracer
 

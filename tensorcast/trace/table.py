@@ -36,8 +36,8 @@ class Layout:
 
 
 def layout_for(phase: str, tokens: int) -> Layout:
-    """prefill: batch and tokens, no past. decode: batch and past, `tokens` fixed. chunked: all three."""
-    if phase == "prefill":
+    """prefill, forward: batch and tokens, no past. decode: batch and past, `tokens` fixed. chunked: all three."""
+    if phase in ("prefill", "forward"):
         return Layout(
             monomials=tuple((b, s, 0) for b in (0, 1) for s in (0, 1, 2)),
             points=tuple((b, s, 0) for b in (2, 3) for s in (192, 256, 640)),

@@ -28,6 +28,7 @@ def rooms(monkeypatch) -> list[dict]:
         "tensorcast.pipelines": {"list_pipelines": lambda: pipelines},
         "tensorcast.trace.cache": {"info": lambda: {"folder": "/c", "entries": 3}, "clear": lambda: 3},
     }
+    monkeypatch.setattr("tensorcast.custom.sources.Sources.load", lambda self: None)
     for name, attributes in contents.items():
         module = types.ModuleType(name)
         vars(module).update(attributes)

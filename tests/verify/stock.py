@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tensorcast.layers.moe import experts_weights
+from tensorcast.layers.experts import experts_weights
 from tensorcast.layers.reuse import signature
 from tensorcast.models.build import build_blueprint
 from tensorcast.models.reference import ModelSource

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import pytest
 
-from tensorcast.layers.moe import experts_weights, is_router
+from tensorcast.layers.experts import experts_weights
+from tensorcast.layers.moe import is_router
 from tensorcast.models.entries import all_entries
 from tensorcast.models.reference import resolve_model
 from tensorcast.trace.run import trace_step

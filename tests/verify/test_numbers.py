@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from tensorcast.layers.cache import build_cache
+from tensorcast.layers.experts import experts_weights
 from tensorcast.layers.merge import _Merged
-from tensorcast.layers.moe import experts_weights
 from tensorcast.layers.patching import patched, replacements
 from tensorcast.trace.context import Context, entered
 from tests.verify import stock

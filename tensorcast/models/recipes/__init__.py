@@ -1,0 +1,82 @@
+"""How each kind of model is made on the meta device and run for one step: one file a kind.
+
+A file has `recipe(source, wanted)`, which returns a Recipe, or None when the source is not of its kind. They are asked
+in the order of `KINDS`; the first answer counts.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from tensorcast.models.reference import ModelSource
+    from tensorcast.transformer_model import TransformerModel
+
+Kind = Literal["graph", "packed", "module", "diffusers", "transformers"]
+KINDS: tuple[Kind, ...] = ("graph", "packed", "module", "diffusers", "transformers")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a model is to be built with. The implementation names select functions registered with transformers."""
+
+    dtype: torch.dtype
+    trust_remote_code: bool = False
+    attn_implementation: str = "eager"
+    experts_implementation: str | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One forward: `tokens` new tokens of `batch` sequences that have `past` tokens in their cache.
+
+    `lengths` makes the batch ragged: (new tokens, tokens in cache) of every sequence.
+    """
+
+    phase: str  # prefill | decode | chunked | forward | denoise
+    batch: int
+    tokens: int
+    past: int
+    lengths: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def sequences(self) -> tuple[tuple[int, int], ...]:
+        """(new tokens, tokens in cache) of every sequence."""
+        return self.lengths or ((self.tokens, self.past),) * self.batch
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make one model and run it.
+
+    `make()` is called inside `torch.device("meta")` with the default dtype set to the one wanted, and returns the
+    module. `inputs(model, step)` gives the keyword arguments of one forward, on meta, cache included. `finish(module)`
+    is called on the tied module (kept dtypes …). `config` may be any object. `explain(reason)` says more about a
+    failure to build than the reason itself does.
+    """
+
+    kind: Kind
+    make: Callable[[], nn.Module]
+    config: Any
+    architecture: str
+    model_type: str
+    origin: str
+    inputs: Callable[[TransformerModel, Step], dict[str, Any]]
+    finish: Callable[[nn.Module], None] | None = None
+    explain: Callable[[Exception], str] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def recipe_for(source: ModelSource, wanted: Wanted) -> Recipe:
+    """The recipe of a source; ModelError when no kind can hold it."""
+    for kind in KINDS:
+        found = importlib.import_module(f"{__name__}.{kind}").recipe(source, wanted)
+        if found is not None:
+            return found
+    raise AssertionError("the last kind answers or raises")
