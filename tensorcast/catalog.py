@@ -7,14 +7,15 @@ equally well.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import FrameType
@@ -37,7 +38,7 @@ class Entry(Generic[T]):
     """One line of a catalog.
 
     `origin` is for people: "custom_model/my.py:3", "my_package 0.1" or "builtin". `location` is the exact source
-    line, absolute. `replaces` is the origin of what a `replace=True` displaced, or None.
+    line, absolute. `replaces` is the origin of what a `replace=True` displaced, or None; `displaced` that entry.
     """
 
     key: str
@@ -45,6 +46,7 @@ class Entry(Generic[T]):
     origin: str
     replaces: str | None = None
     location: str = ""
+    displaced: Entry[T] | None = field(default=None, repr=False, compare=False)
 
 
 class Catalog(Generic[T]):
@@ -135,15 +137,12 @@ class Catalog(Generic[T]):
 
     def _succeed(self, old: Entry[T], new: Entry[T], replace: bool, interactive: bool) -> Entry[T]:
         """`new` in the place of `old`, or `DuplicateError`."""
-        if replace:
-            # A reloaded `replace=True` line replaced the original, not its own earlier run.
-            again = new.location == old.location and not interactive
-            return Entry(new.key, new.value, new.origin, old.replaces if again else old.origin, new.location)
-        if interactive:
+        if new.location == old.location and not interactive:  # a reloaded line stands where it stood
+            return dataclasses.replace(new, replaces=old.replaces, displaced=old.displaced)
+        if interactive and not replace:
             print(f"note: {self.noun} {new.key!r} registered again, replaces {old.origin}", file=sys.stderr)
-            return Entry(new.key, new.value, new.origin, old.origin, new.location)
-        if new.location == old.location:
-            return Entry(new.key, new.value, new.origin, old.replaces, new.location)
+        if replace or interactive:
+            return dataclasses.replace(new, replaces=old.origin, displaced=old)
         raise DuplicateError(
             f"{self.noun} {new.key!r} is registered twice: at {_shown(old)} and at {_shown(new)}; "
             "rename one, or pass replace=True"
@@ -178,6 +177,21 @@ def snapshot() -> dict[Catalog, dict[str, Entry[Any]]]:
 
 def _own(catalog: Catalog) -> dict[str, Entry[Any]]:
     return {key: entry for key, entry in catalog._entries.items() if entry.origin != "builtin"}
+
+
+def forget(files: Collection[str]) -> None:
+    """Take back what source lines of `files` registered: the files are about to run again."""
+    for catalog in list(_ALL):
+        kept = {key: _before(entry, files) for key, entry in catalog._entries.items()}
+        if kept != catalog._entries:
+            catalog._entries = {key: entry for key, entry in kept.items() if entry is not None}
+
+
+def _before(entry: Entry[Any] | None, files: Collection[str]) -> Entry[Any] | None:
+    """The entry, or what stood in its place before a line of `files` displaced it."""
+    while entry is not None and entry.location.rpartition(":")[0] in files:
+        entry = entry.displaced
+    return entry
 
 
 @contextmanager

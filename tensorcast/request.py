@@ -219,9 +219,8 @@ def _model(model: Any, sources: Sources) -> tuple[str | None, Custom | None]:
             raise InputError(f"the model is given twice: {custom.origin}, and as an object; give one")
         return None, Custom(model, defined_at(model))
     if model is None and custom is None:
-        raise InputError(
-            "--model is missing; give a name, a folder or a config.json, or --custom with a file that defines __model__"
-        )
+        how = "give a name, a folder or a config.json, or --custom with a file that defines __model__"
+        raise InputError(f"--model is missing; {how}")
     return None if model is None else str(model), custom
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tensorcast.catalog import restored_on_error, snapshot
+from tensorcast.catalog import forget, restored_on_error, snapshot
 from tensorcast.errors import CustomModelError, TensorcastError, near_names
 
 MODEL = "__model__"
@@ -94,12 +94,15 @@ def _python(file: Path, stamp: tuple, skip: str) -> Custom | None:
     _check_source(file, skip)
     before = snapshot(), _transformers_types()
     with guarded(root, skip):
+        forget([name for name, *_ in stamp])  # a file that changed since it ran
         module = _execute(file, root)
         if hasattr(module, MODEL):
             value = getattr(module, MODEL)
             if isinstance(value, (list, tuple, set, dict)):
                 line = next(iter(_lines_of(ast.parse(file.read_text("utf-8")), MODEL)), 1)
-                raise CustomModelError(f"{shown(file)}:{line}: {MODEL} names {len(value)} models; name one")
+                raise CustomModelError(
+                    f"{shown(file)}:{line}: {MODEL} names {len(value)} models, not one{_ending(skip)}"
+                )
             return Custom(value, defined_at(value, file), getattr(module, INPUTS, None), f"{file}:{stamp}")
         if (snapshot(), _transformers_types()) == before:
             raise CustomModelError(f"{shown(root)} defines no {MODEL} and registers nothing{_ending(skip)}")
@@ -127,10 +130,10 @@ def _execute(file: Path, root: Path) -> ModuleType:
 
 
 @contextmanager
-def guarded(root: Path | None, skip: str, name: str = "") -> Iterator[None]:
+def guarded(root: Path | None, skip: str, package: str = "") -> Iterator[None]:
     """Run a user's code: nothing to read on stdin, prints to stderr, catalogs as before if it fails, one line why.
 
-    `root` is the file or folder whose line is named, `name` what to call it where that is not known.
+    `root` is the file or folder whose line is named, `package` the name and version of what it belongs to.
     """
     stdin, sys.stdin = sys.stdin, io.StringIO("")
     try:
@@ -142,8 +145,8 @@ def guarded(root: Path | None, skip: str, name: str = "") -> Iterator[None]:
             fault.args = (f"{where}: {fault}",)
         raise
     except (Exception, SystemExit) as fault:
-        where = _place(fault, root) or name
-        raise CustomModelError(f"{where}: {_what(fault)}{_ending(skip)}") from fault
+        where = _place(fault, root) or package
+        raise CustomModelError(f"{where}: {_what(fault)}{_ending(skip, package)}") from fault
     finally:
         sys.stdin = stdin
 
@@ -200,8 +203,8 @@ def _what(fault: BaseException) -> str:
     return f"{type(fault).__name__}: {text}" if text else type(fault).__name__
 
 
-def _ending(skip: str) -> str:
-    return f"; mend it or use {skip}" if skip else ""
+def _ending(skip: str, package: str = "") -> str:
+    return f"; mend {package or 'it'} or use {skip}" if skip else ""
 
 
 def _transformers_types() -> frozenset[str]:

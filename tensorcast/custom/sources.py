@@ -35,7 +35,7 @@ class Sources:
     def of(cls, custom: Any = None, *, folder: bool = True, no_plugin: Iterable[str] = ()) -> Sources:
         """`custom`: a path or several; `folder`: ./custom_model counts; `no_plugin`: names of plugins left out."""
         named = [p for p in os.environ.get(VARIABLE, "").split(os.pathsep) if p]
-        asked = [custom] if isinstance(custom, (str, os.PathLike)) else list(custom or ())
+        asked = custom if isinstance(custom, (list, tuple)) else [] if custom is None else [custom]
         if not all(isinstance(path, (str, os.PathLike)) and str(path) for path in asked):
             raise InputError(f"custom {custom!r}: a path or a list of paths")
         paths = dict.fromkeys(Path(p).expanduser().absolute() for p in (*named, *asked))

@@ -1,0 +1,54 @@
+"""User code in a folder of its own, with nothing of it left registered afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tensorcast import catalog
+from tensorcast.cli.main import cli
+from tensorcast.custom import loading, plugins
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch, tmp_path) -> None:
+    """An empty current directory and cache; catalogs, loaded files and found plugins as before when the test ends."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TENSORCAST_CACHE", str(tmp_path / ".cache"))
+    monkeypatch.delenv("TENSORCAST_CUSTOM", raising=False)
+    monkeypatch.setattr(loading, "_loaded", {})
+    monkeypatch.setattr(plugins, "_loaded", set())
+    plugins.found.cache_clear()
+    saved = {each: each._entries for each in list(catalog._ALL)}
+    yield
+    for each, entries in saved.items():
+        each._entries = entries
+    plugins.found.cache_clear()
+
+
+@pytest.fixture
+def write(tmp_path) -> Callable[[str, str], Path]:
+    """Write a file below the current directory."""
+
+    def write(name: str, text: str) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def run(capsys) -> Callable[..., tuple[int, str, str]]:
+    """Run one command line in this process: (exit code, stdout, stderr)."""
+
+    def run(*args: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = cli.run(list(args), "tensorcast")
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
