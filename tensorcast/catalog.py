@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -77,17 +77,20 @@ class Catalog(Generic[T]):
     def __repr__(self) -> str:
         return f"Catalog({self.noun!r}, {len(self._entries)} entries)"
 
-    def register(self, key: str, value: T, *, replace: bool = False, origin: str | None = None) -> T:
+    def register(
+        self, key: str, value: T, *, replace: bool = False, origin: str | None = None, replaces: str | None = None
+    ) -> T:
         """Add `value` under `key` and return it.
 
         An existing key raises `DuplicateError` naming both source lines, except: `replace=True`; the same source
         line running again (a reload); a notebook cell run again, which prints a note. `origin` overrides the
-        caller's file and line (a plugin gives its package and version). `InputError` for an unusable key.
+        caller's file and line (a plugin gives its package and version). `replaces` names what the entry displaces that
+        is in no catalog. `InputError` for an unusable key.
         """
         key = self._checked_key(key)
         frame = _registering_frame()
         entry_origin, location, interactive = _describe(frame)
-        new = Entry(key, value, origin or _ORIGIN.get() or entry_origin, None, location)
+        new = Entry(key, value, origin or _ORIGIN.get() or entry_origin, replaces, location)
         with self._lock:
             old = self._entries.get(key)
             if old is not None:
@@ -194,6 +197,13 @@ def _before(entry: Entry[Any] | None, files: Collection[str]) -> Entry[Any] | No
     return entry
 
 
+def restore(saved: Mapping[Catalog, dict[str, Entry[Any]]]) -> None:
+    """Every catalog as it was; built-ins that were imported since stay, as their modules do."""
+    for catalog in list(_ALL):
+        kept = {key: entry for key, entry in catalog._entries.items() if entry.origin == "builtin"}
+        catalog._entries = {**kept, **saved.get(catalog, {})}
+
+
 @contextmanager
 def restored_on_error() -> Iterator[None]:
     """Whatever is registered inside is taken back when an exception passes: all of it or nothing."""
@@ -201,9 +211,7 @@ def restored_on_error() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for catalog in list(_ALL):
-            kept = {key: entry for key, entry in catalog._entries.items() if entry.origin == "builtin"}
-            catalog._entries = {**kept, **saved.get(catalog, {})}
+        restore(saved)
         raise
 
 

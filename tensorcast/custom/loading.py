@@ -18,6 +18,8 @@ from tensorcast.errors import CustomModelError, TensorcastError, near_names
 
 MODEL = "__model__"
 INPUTS = "__inputs__"
+GRAPH_PACKAGES = ("ftllm",)
+"""Packages whose ComputeGraph ours stands in for, one changed import later."""
 
 
 @dataclass(frozen=True)
@@ -116,17 +118,22 @@ def _execute(file: Path, root: Path) -> ModuleType:
         name, file, submodule_search_locations=[str(root)] if root.is_dir() else None
     )
     module = importlib.util.module_from_spec(spec)
+    _drop(name)  # modules of a package that ran before: they may have changed, and must register again
     sys.modules[name] = module
     sys.path.insert(0, str(root.parent))
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        for known in [n for n in sys.modules if n == name or n.startswith(f"{name}.")]:
-            del sys.modules[known]
+        _drop(name)
         raise
     finally:
         sys.path.remove(str(root.parent))
     return module
+
+
+def _drop(name: str) -> None:
+    for known in [n for n in sys.modules if n == name or n.startswith(f"{name}.")]:
+        del sys.modules[known]
 
 
 @contextmanager
@@ -143,6 +150,8 @@ def guarded(root: Path | None, skip: str, package: str = "") -> Iterator[None]:
         where = _place(fault, root)
         if where and where.partition(":")[0] not in str(fault):
             fault.args = (f"{where}: {fault}",)
+            if isinstance(fault, ImportError):
+                fault.msg = fault.args[0]  # what str() gives
         raise
     except (Exception, SystemExit) as fault:
         where = _place(fault, root) or package
@@ -195,6 +204,8 @@ def _below(file: str, root: Path) -> bool:
 def _what(fault: BaseException) -> str:
     if isinstance(fault, SyntaxError):
         return str(fault.msg)
+    if isinstance(fault, ModuleNotFoundError) and (fault.name or "").partition(".")[0] in GRAPH_PACKAGES:
+        return f"{fault.name} is not installed; write `from tensorcast import ComputeGraph` in place of this import"
     if isinstance(fault, EOFError):
         return "it waits for input; a model file must not prompt"
     if isinstance(fault, SystemExit):

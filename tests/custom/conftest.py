@@ -7,24 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tensorcast import catalog
 from tensorcast.cli.main import cli
-from tensorcast.custom import loading, plugins
+from tensorcast.custom import plugins
 
 
 @pytest.fixture(autouse=True)
-def clean(monkeypatch, tmp_path) -> None:
-    """An empty current directory and cache; catalogs, loaded files and found plugins as before when the test ends."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TENSORCAST_CACHE", str(tmp_path / ".cache"))
-    monkeypatch.delenv("TENSORCAST_CUSTOM", raising=False)
-    monkeypatch.setattr(loading, "_loaded", {})
-    monkeypatch.setattr(plugins, "_loaded", set())
+def clean(own_folder):
+    """Every test has a folder of its own and looks for plugins anew."""
     plugins.found.cache_clear()
-    saved = {each: each._entries for each in list(catalog._ALL)}
     yield
-    for each, entries in saved.items():
-        each._entries = entries
     plugins.found.cache_clear()
 
 

@@ -1,0 +1,50 @@
+"""What a test registers or loads is gone when it ends: the files of ./custom_model, user files, plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tensorcast import catalog
+from tensorcast.custom import loading, plugins
+from tensorcast.custom.sources import NONE
+
+
+@contextmanager
+def registrations_undone() -> Iterator[None]:
+    """Catalogs, loaded files and plugins are at the end what they were at the start."""
+    NONE.load()  # what ships with TensorCast is there first
+    saved = {each: each._entries for each in list(catalog._ALL)}
+    files, points = dict(loading._loaded), set(plugins._loaded)
+    try:
+        yield
+    finally:
+        catalog.restore(saved)
+        loading._loaded, plugins._loaded = files, points
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_registered() -> Iterator[None]:
+    """Tests do not see what other tests registered."""
+    with registrations_undone():
+        yield
+
+
+@pytest.fixture
+def undone():
+    """The context manager, for a test that looks at several ways of registering."""
+    return registrations_undone
+
+
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch) -> Path:
+    """An empty current directory and cache; no file and no plugin counts as loaded yet."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TENSORCAST_CACHE", str(tmp_path / ".cache"))
+    monkeypatch.delenv("TENSORCAST_CUSTOM", raising=False)
+    monkeypatch.setattr(loading, "_loaded", {})
+    monkeypatch.setattr(plugins, "_loaded", set())
+    return tmp_path
