@@ -1,18 +1,5 @@
-"""ComputeGraph: a model described in one file by named operators on named weights."""
+"""ComputeGraph: a model described in one file by named operators on named weights. No torch before it is compiled."""
 
-from __future__ import annotations
+from tensorcast.graph.recording import ComputeGraph, is_graph
 
-from typing import Any
-
-
-class ComputeGraph:
-    """Base of a described model; subclasses override `build`."""
-
-    def build(self) -> None:
-        raise NotImplementedError
-
-
-def is_graph(value: Any) -> bool:
-    """Whether `value` is a ComputeGraph class or object, or one of its make: `build()` and `graph`."""
-    named = value if isinstance(value, type) else type(value)
-    return issubclass(named, ComputeGraph)
+__all__ = ["ComputeGraph", "is_graph"]
