@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from tensorcast.errors import DeploymentError, near_names
 from tensorcast.formats import FORMATS, format_named, machine_computes
+from tensorcast.models.headers import has_checkpoint, read_headers
+from tensorcast.quantization.checkpoint import CheckpointQuant, read_checkpoint
 from tensorcast.quantization.patterns import (
     FUSED,
     GLOB,
@@ -203,11 +206,13 @@ def plan_from_request(
     exclude: Sequence[str] = (),
     quant_lm_head: bool = False,
     dtype: str = "bf16",
+    folder: Path | None = None,
 ) -> QuantPlan:
     """The plan for the precision flags.
 
     `quant`: "auto" (what the checkpoint says of itself), "none", or a scheme's name. `checkpoint`: the model's
-    config; `side`: its hf_quant_config.json. `machine_formats(math)`: whether the machine has that matrix rate (None:
+    config; `side`: its hf_quant_config.json; `folder`: where its tensors are, which are asked when neither says
+    anything. `machine_formats(math)`: whether the machine has that matrix rate (None:
     do not ask). `kv_cache_dtype`: a format, or None / "auto": the checkpoint's where `quant` is auto, else `dtype`; a
     cache is only stored in its format, so any machine can hold it. `attention_quant`: format attention computes in,
     or None / "none".
@@ -215,15 +220,13 @@ def plan_from_request(
     With "auto", formats the machine cannot compute become `dtype` with a note; asked by name they raise
     DeploymentError.
     """
-    from tensorcast.quantization.checkpoint import read_checkpoint
-
     dtype = format_named(dtype).name
     has = machine_formats or (lambda math: True)
     key = str(quant).strip().lower()
     base = QuantPlan(exclude=tuple(exclude), quant_lm_head=quant_lm_head, dtype=dtype, kv_cache=dtype)
     kv = dtype
     if key == "auto":
-        own = read_checkpoint(checkpoint or {}, side)
+        own = read_checkpoint(checkpoint or {}, side) or _stored(folder)
         if own is not None:
             kv = kv_cache_format(own.kv_cache or dtype)
             rules, notes = _as_machine_allows(tuple((p, s and with_dtype(s, dtype)) for p, s in own.rules), has, dtype)
@@ -249,6 +252,14 @@ def plan_from_request(
     if quant_lm_head and not plan.quantises:
         raise DeploymentError("--quant-lm-head: nothing is quantised; choose a scheme with --quant")
     return plan
+
+
+def _stored(folder: Path | None) -> CheckpointQuant | None:
+    if not has_checkpoint(folder):
+        return None
+    from tensorcast.quantization.stored import read_stored
+
+    return read_stored(read_headers(folder))
 
 
 def kv_cache_format(name: str) -> str:

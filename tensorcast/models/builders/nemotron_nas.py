@@ -14,12 +14,28 @@ from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer, LlamaForCausalLM, LlamaMLP
 
 from tensorcast.errors import ModelError
+from tensorcast.models.builders import register_auto_model
 
 
 class NemotronNasConfig(LlamaConfig):
     """LlamaConfig that keeps `block_configs`; its own widths are the largest of any layer."""
 
     model_type = "nemotron-nas"
+
+    @classmethod
+    def from_dict(cls, described: dict, **kwargs) -> NemotronNasConfig:
+        blocks, heads, depth = (described.get(k) for k in ("block_configs", "num_attention_heads", "num_hidden_layers"))
+        if not isinstance(blocks, list) or len(blocks) != depth:
+            raise ModelError(f"block_configs must be a list with one entry for each of the {depth} layers")
+        for number, block in enumerate(blocks):
+            _check_block(block, heads, f"block_configs[{number}]")
+        groups = [block["attention"]["n_heads_in_group"] for block in blocks if not block["attention"]["no_op"]]
+        widths = [mlp_width(b["ffn"]["ffn_mult"], described["hidden_size"]) for b in blocks if not b["ffn"]["no_op"]]
+        largest = {
+            "num_key_value_heads": heads // min(groups, default=1),
+            "intermediate_size": max(widths, default=described["hidden_size"]),
+        }
+        return super().from_dict({**copy.deepcopy(described), **largest}, **kwargs)
 
 
 class NemotronNasLayer(LlamaDecoderLayer):
@@ -49,6 +65,7 @@ class NemotronNasLayer(LlamaDecoderLayer):
         return hidden_states
 
 
+@register_auto_model("DeciLMForCausalLM", config_class=NemotronNasConfig)
 class NemotronNasForCausalLM(LlamaForCausalLM):
     """LlamaForCausalLM with every decoder layer replaced by the one its block describes."""
 
@@ -64,24 +81,6 @@ def mlp_width(multiple: float, hidden_size: int) -> int:
     """Columns of the gated MLP: 2/3 of multiple × hidden_size, rounded up to 256."""
     width = int(2 * multiple * hidden_size / 3)
     return width if width % 256 == 0 else width + 256 - width % 256
-
-
-def load_classes(source, described: dict) -> tuple[object, type, str]:
-    """The config object, the model class and its origin."""
-    blocks, heads = described.get("block_configs"), described["num_attention_heads"]
-    if not isinstance(blocks, list) or len(blocks) != described["num_hidden_layers"]:
-        depth = described["num_hidden_layers"]
-        raise ModelError(f"{source.name}: block_configs must be a list with one entry for each of the {depth} layers")
-    for number, block in enumerate(blocks):
-        _check_block(block, heads, f"{source.name}: block_configs[{number}]")
-    groups = [block["attention"]["n_heads_in_group"] for block in blocks if not block["attention"]["no_op"]]
-    widths = [mlp_width(b["ffn"]["ffn_mult"], described["hidden_size"]) for b in blocks if not b["ffn"]["no_op"]]
-    filled = {
-        **copy.deepcopy(described),
-        "num_key_value_heads": heads // min(groups, default=1),
-        "intermediate_size": max(widths, default=described["hidden_size"]),
-    }
-    return NemotronNasConfig.from_dict(filled), NemotronNasForCausalLM, "tensorcast NemotronNasForCausalLM"
 
 
 UNSUPPORTED = ("replace_with_linear", "sparsify", "window_length", "num_sink_tokens", "unshifted_sink")
