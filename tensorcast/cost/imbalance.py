@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from tensorcast.cost import routing
+from tensorcast.errors import InputError
 from tensorcast.optable import OpTable, Piece, Row
 
-EXPERTS, EXCHANGES = "moe_experts", ("moe_dispatch", "moe_combine")
+EXPERTS, EXCHANGES = ("moe_experts", "moe_exchanged_experts"), ("moe_dispatch", "moe_combine")
+LOOP = "moe_experts_loop"
 
 
 def skewed_tables(tables: Mapping[str, OpTable], alpha: float | None) -> dict[str, OpTable]:
@@ -28,13 +30,15 @@ def skewed_tables(tables: Mapping[str, OpTable], alpha: float | None) -> dict[st
 
 
 def _skewed_piece(piece: Piece, alpha: float) -> Piece:
-    layers = [row for row in piece.rows if row.op == EXPERTS]
+    if looped := next((row for row in piece.rows if row.op == LOOP), None):
+        raise InputError(f"--moe-imbalance: {looped.module} runs its experts one by one; use moe_experts=grouped")
+    layers = [row for row in piece.rows if row.op in EXPERTS]
     if not layers:
         return piece
     at = {row.module: row for row in layers}
 
     def skewed(row: Row) -> Row:
-        if row.op != EXPERTS and row.op not in EXCHANGES:
+        if row.op not in (*EXPERTS, *EXCHANGES):
             return row
         attrs = at.get(row.module, layers[0]).attrs  # an exchange belongs to the experts of its module
         skew = {"alpha": alpha, **{name: attrs[name] for name in ("experts", "groups", "ep")}}

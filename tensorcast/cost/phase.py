@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from tensorcast.cost.pricing import INSIDE, price
+from tensorcast.cost.pricing import price
 from tensorcast.cost.time import BOUNDS
-from tensorcast.ops import operator_named
 from tensorcast.ops.base import Work
 from tensorcast.optable import OpTable, Piece, Row
 
@@ -221,7 +220,7 @@ def _summary(rows, piece: Piece, basis, steps: Steps, hw, pipeline: Pipeline, ea
     for row, count, work, time in rows:
         seconds, bounds = np.broadcast_to(time.seconds, (n,)), np.broadcast_to(time.bound, (n,))
         per_step = per_step + seconds * count
-        launches += count * (operator_named(row.op).family != INSIDE)
+        launches += count * float(np.mean(time.launches))
         op = {"op": row.op, "module": row.module, "count": count * n * share}
         op["time_s"] = total(seconds, count)
         op["bound"] = BOUNDS[int(np.bincount(bounds.reshape(-1), weights=seconds.reshape(-1) + 1e-30).argmax())]

@@ -9,14 +9,17 @@ from typing import Any
 from tensorcast.cost import attention, decode, gemm, moe, scan
 from tensorcast.cost.call import Call
 from tensorcast.cost.collective import BEST, collective_time
+from tensorcast.cost.composed import composed_time
 from tensorcast.cost.formulas import FUNCTIONS
 from tensorcast.cost.imbalance import exchange_factor
+from tensorcast.cost.own import own_call, with_products
 from tensorcast.cost.time import Time
 from tensorcast.ops import operator_named
 from tensorcast.ops.base import Work, item_bytes
 from tensorcast.ops.moe import exchange_bytes
 
 INSIDE = "inside"  # work that another kernel does on its way: bytes, but no launch
+OWN = "own"  # operators whose cost user code states
 MEMORY_BOUND = ("elementwise", "norm", "activation", "rotary", "gather", "copy", "softmax", "topk")
 
 
@@ -56,6 +59,7 @@ FAMILIES: Mapping[str, Family] = {
         lambda a: ("quantize", a["to_format"]), lambda dims, work, attrs: Call(work, vector=attrs["in_format"])
     ),
     **{name: Family(_by_name(name, lambda a: "any"), _stream) for name in MEMORY_BOUND},
+    OWN: Family(lambda a: ("elementwise", "any"), own_call),
     INSIDE: Family(lambda a: ("elementwise", "any"), _stream),
 }
 
@@ -65,29 +69,47 @@ def time_of(call: Call, coefficient, hw) -> Time:
     return FUNCTIONS[coefficient.formula](call, coefficient, hw).at_least(call.floor(hw))
 
 
-def coefficient_key(row) -> tuple[str, str, str] | None:
-    """(coefficient family, format, kernel) that a table row is priced with; None for collectives.
+def coefficient_keys(row) -> list[tuple[str, str, str]]:
+    """(coefficient family, format, kernel) of all figures that a table row is priced with; none for collectives.
 
     A kernel that names no coefficients of the machine is priced with the family's default ones.
     """
-    family = operator_named(row.op).family
-    return (*FAMILIES[family].key(row.attrs), row.attrs.get("kernel", "")) if family != "collective" else None
+    op = operator_named(row.op)
+    if op.parts is not None:
+        found = op.parts({name: 1.0 for name in row.dims}, row.attrs)
+        return [key for part in (*found.device, *found.links) for key in coefficient_keys(part)]
+    return [] if op.family == "collective" else [_key(op, row.attrs)]
+
+
+def _key(op, attrs) -> tuple[str, str, str]:
+    return (*FAMILIES[op.family].key(attrs), attrs.get("kernel", ""))
 
 
 def price(row, dims, hw) -> tuple[Work, Time]:
     """Work and time of one call of a table row at the sizes `dims` (arrays, one element per configuration)."""
     op = operator_named(row.op)
-    work = op.work(dims, row.attrs)
+    return op.work(dims, row.attrs), _time(op, dims, row.attrs, hw)
+
+
+def _time(op, dims, attrs, hw) -> Time:
+    if op.parts is not None:
+        found = op.parts(dims, attrs)
+        return composed_time(found, lambda part: _time(operator_named(part.op), part.dims, part.attrs, hw))
     if op.family == "collective":
-        return work, _communication_time(dims, row.attrs, hw)
-    family = FAMILIES[op.family]
-    time = time_of(family.call(dims, work, row.attrs), hw.coefficient(*coefficient_key(row)), hw)
-    if skew := row.attrs.get("skew"):  # popular experts: the busiest rank's time
-        busiest = moe.experts_call(dims, work, row.attrs, skew["alpha"])
-        time = moe.no_faster(time_of(busiest, hw.coefficient(*coefficient_key(row)), hw), time)
-    if op.family == INSIDE or _launched_with_another(op, row.attrs, hw):
+        return _communication_time(dims, attrs, hw)
+    family, coefficient = FAMILIES[op.family], hw.coefficient(*_key(op, attrs))
+    call = family.call(dims, op.work(dims, attrs), attrs)
+    time = time_of(call, coefficient, hw)
+    if skew := attrs.get("skew"):  # popular experts: the busiest rank's time
+        busiest = moe.experts_call(dims, op.work(dims, attrs), attrs, skew["alpha"])
+        time = moe.no_faster(time_of(busiest, coefficient, hw), time)
+    if op.family == OWN:
+        time = with_products(time, call, hw)
+    if op.family == INSIDE:
+        time = replace(time, launches=0)
+    if op.family == INSIDE or _launched_with_another(op, attrs, hw):
         time = replace(time, overhead=0.0, body=time.seconds - time.overhead)
-    return work, time
+    return time
 
 
 # Kernels that some tables time together with another: the coefficients that say so in `includes`.

@@ -15,6 +15,7 @@ class Time:
     """Seconds each resource needs; they work side by side, after the fixed overhead of a launch.
 
     `body`: the seconds after the overhead where a formula knows better than "as long as the slowest resource".
+    `launches`: kernels that the host starts.
     """
 
     overhead: Any = 0.0
@@ -23,6 +24,7 @@ class Time:
     memory: Any = 0.0
     communication: Any = 0.0
     body: Any = None
+    launches: Any = 1
 
     @property
     def seconds(self) -> np.ndarray:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 
-from tensorcast.kernels.registry import KERNELS, HardwareRequirement, KernelSpec, OpSlot
+from tensorcast.kernels.choice import OpSlot
+from tensorcast.kernels.registry import KERNELS, HardwareRequirement, KernelSpec
 
 _OPS = ("attention", "mla", "moe", "norm", "projection", "rotary", "swiglu")
 

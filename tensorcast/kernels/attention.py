@@ -5,7 +5,7 @@ q [b, heads, s, d], k and v [b, kv_heads, kv, d]; `rule` is a layers.attention.A
 
 from __future__ import annotations
 
-from tensorcast.kernels.registry import KERNELS, HardwareRequirement, KernelSpec
+from tensorcast.kernels.registry import EAGER, KERNELS, HardwareRequirement, KernelSpec
 
 
 def _flash(figures: str):
@@ -24,22 +24,60 @@ def _flash(figures: str):
     return factory
 
 
+def _paged(block: int):
+    """Fused attention that finds keys and values through a table of blocks of `block` tokens."""
+
+    def factory():
+        from tensorcast.trace.context import current
+        from tensorcast.trace.library import call
+
+        def paged(q, k, v, rule):
+            if not rule.causal:  # encoders keep no cache: there are no blocks
+                return flash(q, k, v, rule)
+            current().note_paged(block)
+            limits = (rule.causal, rule.window, rule.chunk, rule.topk)
+            return call.paged_attention(q, k, v, *limits, rule.kv_format, rule.math, rule.phase, "", block)
+
+        flash = _flash("")()
+        return paged
+
+    return factory
+
+
 def _eager():
     import torch
+
+    from tensorcast.trace.context import current
 
     def eager(q, k, v, rule):
         b, heads, s, d = q.shape
         kv_heads, kv = k.shape[1], k.shape[2]
         q = q.reshape(b * kv_heads, heads // kv_heads * s, d)
         scores = torch.bmm(q, k.reshape(b * kv_heads, kv, d).transpose(1, 2)) * rule.scale
-        if rule.causal and s > 1:
+        if rule.causal and (s > 1 or rule.window or rule.chunk):
             mask = scores.new_empty((1, 1, s, kv))
+            with current().suspended():  # made once for all layers
+                mask.copy_(_hidden(s, kv, rule, scores))
             scores = (scores.view(b, heads, s, kv) + mask).view(scores.shape)
         weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype)
         out = torch.bmm(weights, v.reshape(b * kv_heads, kv, v.shape[-1]))
         return out.view(b, heads, s, -1).transpose(1, 2).contiguous()
 
     return eager
+
+
+def _hidden(s: int, kv: int, rule, like):
+    """What is added to the scores [s, kv]: minus infinity where a query must not see a key."""
+    import torch
+
+    position = torch.arange(kv - s, kv, device=like.device)[:, None]
+    key = torch.arange(kv, device=like.device)
+    seen = key <= position
+    if rule.window:
+        seen = seen & (position - key < rule.window)
+    if rule.chunk:
+        seen = seen & (position // rule.chunk == key // rule.chunk)
+    return torch.zeros((s, kv), dtype=like.dtype, device=like.device).masked_fill(~seen, float("-inf"))
 
 
 KERNELS.register(
@@ -67,6 +105,15 @@ for _name, _needs, _what in (
             description=f"as flash, priced as {_what}",
         )
     )
+for _name, _block in (("paged", 16), ("paged_128", 128)):
+    KERNELS.register(
+        KernelSpec(
+            _name,
+            "attention",
+            _paged(_block),
+            description=f"as flash, keys and values in blocks of {_block} tokens found through a table",
+        )
+    )
 KERNELS.register(
-    KernelSpec("eager", "attention", _eager, description="matrix product, softmax in fp32, matrix product; all pairs")
+    KernelSpec(EAGER, "attention", _eager, description="matrix product, softmax in fp32, matrix product; all pairs")
 )

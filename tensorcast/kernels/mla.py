@@ -5,7 +5,7 @@ Signature: mla(phase, sparse) -> bool, True = work on the latents themselves (ab
 
 from __future__ import annotations
 
-from tensorcast.kernels.registry import KERNELS, KernelSpec
+from tensorcast.kernels.registry import EAGER, KERNELS, KernelSpec
 
 
 def _adaptive():
@@ -24,8 +24,8 @@ KERNELS.register(
 KERNELS.register(
     KernelSpec("absorbed", "mla", lambda: lambda phase, sparse: True, description="attention over the latents")
 )
-KERNELS.register(
-    KernelSpec(
-        "expanded", "mla", lambda: lambda phase, sparse: False, description="keys and values made from the latents"
-    )
-)
+for _name, _what in (
+    ("expanded", "keys and values made from the latents"),
+    (EAGER, "as expanded: what the model's own code does in every phase"),
+):
+    KERNELS.register(KernelSpec(_name, "mla", lambda: lambda phase, sparse: False, description=_what))

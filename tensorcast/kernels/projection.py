@@ -1,6 +1,7 @@
-"""Kernels of the qkv_proj op: whether the projections of one input run as one product.
+"""Kernels of the projections.
 
-Signature: qkv_proj(module, names) installs the merged product; None = one product each.
+qkv_proj(module, names): installs the projections of one input as one product; eager = one product each.
+row_linear(x, module) -> the summed result: a product whose inputs are split over ranks; eager = product, then sum.
 """
 
 from __future__ import annotations
@@ -8,13 +9,28 @@ from __future__ import annotations
 from tensorcast.kernels.registry import KERNELS, KernelSpec
 
 
-def _fused():
+def _merged():
     from tensorcast.layers.merge import merge
 
     return merge
 
 
+def _overlapped():
+    from tensorcast.layers.linear import summed_linear
+
+    return summed_linear
+
+
 KERNELS.register(
-    KernelSpec("fused", "qkv_proj", _fused, description="query, key and value projections as one product", default=True)
+    KernelSpec(
+        "fused", "qkv_proj", _merged, description="query, key and value projections as one product", default=True
+    )
 )
-KERNELS.register(KernelSpec("eager", "qkv_proj", lambda: None, description="one product for each projection"))
+KERNELS.register(
+    KernelSpec(
+        "fused",
+        "row_linear",
+        _overlapped,
+        description="product and sum over the ranks as one kernel; the links work beside the product",
+    )
+)

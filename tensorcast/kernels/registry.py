@@ -1,28 +1,45 @@
-"""KernelSpec, the registry, and the slots that kernels fill.
+"""KernelSpec and the registry of all kernels; what a kernel must find on the machine and in the model.
 
-A slot belongs to one module of one model. Which kernel fills it is decided once, while the model is deployed; the first
-of these that speaks wins: the request (`--kernel`), the model's profile, the hardware profile, the op's own default.
+Every op has a kernel `eager`, registered or not: the model's own code, one kernel an operation. Attention, latent
+attention and experts have a reference of ours under that name, because their models' code cannot be traced.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 from tensorcast.catalog import Catalog, Entry
-from tensorcast.errors import KernelError, near_names
+from tensorcast.errors import DuplicateError, KernelError, near_names
+
+EAGER = "eager"
+DeviceType = Literal["any", "npu", "gpu"]
+_SPECIAL = frozenset("=@/*?[] ")  # characters with a meaning in OP[/VARIANT][@GLOB]=NAME
 
 
 @dataclass(frozen=True)
 class HardwareRequirement:
     """What the simulated machine must be. Capability bounds are NVIDIA's, inclusive, and only read for a GPU."""
 
-    device_type: Literal["any", "npu", "gpu"] = "any"
+    device_type: DeviceType = "any"
     min_compute_capability: int | None = None
     max_compute_capability: int | None = None
-    features: frozenset[str] = frozenset()
+    features: frozenset[str] = frozenset()  # all of them among the machine's, such as fp8
+
+    def __post_init__(self) -> None:
+        if self.device_type not in get_args(DeviceType):
+            raise KernelError(f"device_type {self.device_type!r}: one of {', '.join(get_args(DeviceType))}")
+        for name in ("min_compute_capability", "max_compute_capability"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise KernelError(f"{name} {value!r}: a number such as 90, or None")
+        names = isinstance(self.features, (set, frozenset, list, tuple)) and all(
+            isinstance(f, str) for f in self.features
+        )
+        if not names:
+            raise KernelError(f"features {self.features!r}: a set of names such as {{'fp8'}}")
+        object.__setattr__(self, "features", frozenset(self.features))
 
     def unmet(self, hw: Any) -> str | None:
         """Why `hw` does not satisfy this, or None."""
@@ -37,7 +54,7 @@ class HardwareRequirement:
             if self.max_compute_capability and have > self.max_compute_capability:
                 return f"needs compute capability at most {self.max_compute_capability}, {hw.name} has {have}"
         missing = self.features - hw.features
-        return f"needs {', '.join(sorted(missing))}" if missing else None
+        return f"needs {', '.join(sorted(missing))}, {hw.name} has no such feature" if missing else None
 
     def __str__(self) -> str:
         parts = [self.device_type] if self.device_type != "any" else []
@@ -48,42 +65,43 @@ class HardwareRequirement:
         return " ".join(parts + sorted(self.features)) or "any"
 
 
+ANY = HardwareRequirement()
+
+
 @dataclass(frozen=True)
 class KernelSpec:
     """One implementation of one op."""
 
     name: str  # unique within (op_name, variant)
     op_name: str  # attention, mla, moe_experts, rms_norm, rotary, swiglu …
-    factory: Callable[[], Callable]  # called when chosen; its result has the op's documented signature, works on meta
+    factory: Callable[[], Callable | None]  # called when chosen; its result has the op's signature and works on meta
     variant: str = "standard"  # same variant = mathematically interchangeable
-    hardware: HardwareRequirement = HardwareRequirement()
+    hardware: HardwareRequirement = ANY  # what the simulated machine must be
     coefficients: str = ""  # kernel whose figures price it; "" = the machine's default ones of the family
-    description: str = ""
+    description: str = ""  # one line for `tensorcast list kernels`
     default: bool = False  # fills the slot when nobody asks for another
+    requires: Callable[[Any], str | None] | None = None  # deployed model → why it cannot use this kernel, None = it can
 
     def __post_init__(self) -> None:
         for name in ("name", "op_name", "variant"):
             value = getattr(self, name)
             if not isinstance(value, str) or not value:
                 raise KernelError(f"kernel spec: {name} must be a non-empty string, not {value!r}")
-        if not callable(self.factory):
-            raise KernelError(f"kernel {self.name!r}: factory must be callable")
+            if used := _SPECIAL & set(value):
+                raise KernelError(f"kernel spec: {name} {value!r} must not have {' '.join(map(repr, sorted(used)))}")
+        for name, optional in (("factory", False), ("requires", True)):
+            value = getattr(self, name)
+            if not callable(value) and not (optional and value is None):
+                raise KernelError(f"kernel {self.name!r}: {name} must be callable, not {value!r}")
+        if not isinstance(self.hardware, HardwareRequirement):
+            raise KernelError(f"kernel {self.name!r}: hardware must be a HardwareRequirement, not {self.hardware!r}")
 
     @property
     def key(self) -> str:
         return f"{self.op_name}/{self.variant}={self.name}"
 
 
-@dataclass(frozen=True)
-class OpSlot:
-    """The choice made for one op of one module; frozen once the model is deployed."""
-
-    op: str
-    path: str
-    name: str
-    source: Literal["asked", "profile", "hardware", "default"]
-    kernel: Callable = field(compare=False, repr=False)
-    variant: str = "standard"
+_OWN_CODE = KernelSpec(EAGER, "any", lambda: None, description="the model's own code, one kernel an operation")
 
 
 class KernelRegistry:
@@ -93,137 +111,129 @@ class KernelRegistry:
         self._catalog: Catalog[KernelSpec] = Catalog("kernel")
 
     def register(self, spec: KernelSpec, *, replace: bool = False) -> KernelSpec:
+        """Add a kernel. DuplicateError for a name that is taken, and for a second default of one op and variant."""
+        if not isinstance(spec, KernelSpec):
+            raise KernelError(f"register takes a KernelSpec, not {spec!r:.80}")
+        if spec.default:
+            others = [s.name for s in self.named(spec.op_name, spec.variant).values() if s.default]
+            if others and others != [spec.name]:
+                raise DuplicateError(
+                    f"kernel {spec.key!r} cannot be the default: {others[0]!r} is; leave `default` out and choose it "
+                    f"with --kernel {spec.op_name}={spec.name}"
+                )
         return self._catalog.register(spec.key, spec, replace=replace)
 
     def entries(self) -> list[Entry[KernelSpec]]:
         return self._catalog.entries()
 
-    def specs(self, op: str | None = None) -> list[KernelSpec]:
-        return [e.value for e in self._catalog.entries() if op is None or e.value.op_name == op]
+    def ops(self) -> list[str]:
+        return sorted({e.value.op_name for e in self.entries()})
 
-    def resolve(self, op: str, name: str, hw: Any, *, variant: str = "standard", origin: str = "") -> KernelSpec:
-        """The spec called `name` for `op`, usable on `hw` (None = any machine); KernelError otherwise."""
-        where = f" ({origin})" if origin else ""
-        specs = self.specs(op)
-        if not specs:
-            ops = sorted({s.op_name for s in self.specs()})
-            raise KernelError(f"unknown op {op!r}{where}{_nearest(op, ops)}; ops with kernels: {', '.join(ops)}")
-        variants = sorted({s.variant for s in specs})
-        if variant not in variants:
-            raise KernelError(f"{op} has no variant {variant!r}{where}; it has {', '.join(variants)}")
-        names = {s.name: s for s in specs if s.variant == variant}
-        if name not in names:
-            raise KernelError(f"{op} has no kernel {name!r}{where}{_nearest(name, names)}; it has {', '.join(names)}")
-        spec = names[name]
+    def variants(self, op: str) -> list[str]:
+        return sorted({e.value.variant for e in self.entries() if e.value.op_name == op})
+
+    def named(self, op: str, variant: str | None) -> dict[str, KernelSpec]:
+        """The kernels of an op by name, `eager` first; variant None = of any variant."""
+        specs = [e.value for e in self.entries() if e.value.op_name == op and variant in (None, e.value.variant)]
+        found = {s.name: s for s in specs}
+        own = replace(_OWN_CODE, op_name=op, variant=variant or "standard")
+        return {EAGER: found.pop(EAGER, own), **found}
+
+    def find(self, op: str, variant: str | None, name: str, hw: Any = None, *, origin: str = "") -> KernelSpec:
+        """The spec of that name, usable on `hw` (None = any machine); KernelError otherwise.
+
+        Checked in this order: op, variant (None = any), name, machine. `origin` says who asked, for the message.
+        """
+        told = f"{origin}: " if origin else ""
+        ops, variants = self.ops(), self.variants(op)
+        if op not in ops:
+            raise KernelError(f"{told}unknown op {op!r}{_nearest(op, ops)}; ops with kernels: {', '.join(ops)}")
+        if variant is not None and variant not in variants:
+            raise KernelError(f"{told}{op} has no variant {variant!r}; it has {', '.join(variants)}")
+        named, what = self.named(op, variant), op if variant in (None, "standard") else f"{op}/{variant}"
+        if name not in named:
+            elsewhere = [v for v in variants if name in self.named(op, v)]
+            only = f", which is for variant {', '.join(elsewhere)}" if elsewhere else ""
+            near = _nearest(name, named)
+            raise KernelError(f"{told}{what} has no kernel {name!r}{only}{near}; {_available(named, hw)}")
+        spec = named[name]
         reason = spec.hardware.unmet(hw) if hw is not None else None
         if reason:
-            usable = [s.name for s in names.values() if s.hardware.unmet(hw) is None]
-            raise KernelError(f"{op} kernel {name!r} {reason}{where}; usable there: {', '.join(usable) or 'none'}")
+            usable = [s.name for s in named.values() if s.hardware.unmet(hw) is None]
+            near = _nearest(name, usable)
+            raise KernelError(f"{told}{what} kernel {name!r} {reason}{near}; {_available(named, hw)}")
         return spec
 
-    def default(self, op: str) -> str:
-        """Name of the kernel that fills a slot nobody speaks for."""
-        return next(s.name for s in self.specs(op) if s.default)
+    def build(self, spec: KernelSpec) -> Callable | None:
+        """Run the factory: the kernel, or None for the model's own code. KernelError naming the cause."""
+        what = f"{spec.op_name} kernel {spec.name!r}{self._at(spec)}"
+        try:
+            kernel = spec.factory()
+        except Exception as cause:
+            why = " ".join(str(cause).split()) or type(cause).__name__
+            raise KernelError(f"{what} failed to load: {why}") from cause
+        reference = self._entry(self.named(spec.op_name, spec.variant)[EAGER]) is not None
+        if not callable(kernel) and (kernel is not None or reference):
+            needs = "a function" if reference else "a function, or None for the model's own code"
+            raise KernelError(f"{what}: its factory must return {needs}, not {kernel!r}")
+        return kernel
 
-    def list(self, hw: Any = None) -> list[dict]:
+    def origin(self, spec: KernelSpec) -> str:
+        """Where a spec was registered: "builtin", or a file and line."""
+        entry = self._entry(spec)
+        return entry.origin if entry is not None else "builtin"
+
+    def resolve(self, op: str, variant: str, name: str, hw: Any = None) -> Callable | None:
+        """The kernel itself, None for the model's own code: `find`, then `build`."""
+        return self.build(self.find(op, variant, name, hw))
+
+    def default(self, op: str, variant: str = "standard") -> str:
+        """Name of the kernel that fills a slot nobody speaks for."""
+        return next((s.name for s in self.named(op, variant).values() if s.default), EAGER)
+
+    def list(self, hw: Any = None, op: str | None = None, variant: str | None = None) -> list[dict]:
+        """One dict per kernel, `eager` included; on `hw`, which of them run there and why the rest do not."""
         rows = []
-        for entry in self._catalog.entries():
-            spec = entry.value
-            reason = spec.hardware.unmet(hw) if hw is not None else None
-            rows.append(
-                {
-                    "op": spec.op_name,
-                    "variant": spec.variant,
-                    "name": spec.name,
-                    "needs": str(spec.hardware),
-                    "priced_as": spec.coefficients,
-                    "default": spec.default,
-                    "available": reason is None,
-                    "reason": reason or "",
-                    "description": spec.description,
-                    "origin": entry.origin,
-                }
-            )
+        for name in self.ops():
+            for form in self.variants(name):
+                if op in (None, name) and variant in (None, form):
+                    rows += [self._row(spec, hw) for spec in self.named(name, form).values()]
         return rows
+
+    def _row(self, spec: KernelSpec, hw: Any) -> dict:
+        reason, entry = spec.hardware.unmet(hw) if hw is not None else None, self._entry(spec)
+        return {
+            "op": spec.op_name,
+            "variant": spec.variant,
+            "name": spec.name,
+            "needs": str(spec.hardware),
+            "priced_as": spec.coefficients,
+            "default": spec.name == self.default(spec.op_name, spec.variant),
+            "available": reason is None,
+            "reason": reason or "",
+            "description": spec.description,
+            "origin": self.origin(spec),
+            "replaces": (entry.replaces or "") if entry is not None else "",
+        }
+
+    def _entry(self, spec: KernelSpec) -> Entry[KernelSpec] | None:
+        return next((e for e in self.entries() if e.key == spec.key), None)
+
+    def _at(self, spec: KernelSpec) -> str:
+        origin = self.origin(spec)
+        return f" ({origin})" if origin != "builtin" else ""
 
 
 KERNELS = KernelRegistry()
 
 
-@dataclass(frozen=True)
-class KernelRequest:
-    """One `--kernel OP[/VARIANT][@GLOB]=NAME`."""
-
-    op: str
-    name: str
-    variant: str | None = None
-    glob: str = "*"
-
-    @classmethod
-    def parse(cls, text: str) -> KernelRequest:
-        left, sep, name = text.partition("=")
-        if not sep or not left or not name:
-            raise KernelError(f"--kernel {text!r}: expected OP[/VARIANT][@GLOB]=NAME, as in attention=flash")
-        left, _, glob = left.partition("@")
-        op, _, variant = left.partition("/")
-        return cls(op=op, name=name, variant=variant or None, glob=glob or "*")
-
-    def matches(self, op: str, path: str) -> bool:
-        return self.op == op and fnmatchcase(path, self.glob)
-
-
-class KernelChoice:
-    """Chooses for every slot of one model and remembers which requests were met."""
-
-    def __init__(self, requests: list[KernelRequest], hw: Any, profile: Mapping[str, str] | None = None) -> None:
-        self.requests, self.hw, self.profile = requests, hw, dict(profile or {})
-        self.met: set[KernelRequest] = set()
-        self.slots: list[OpSlot] = []
-        self._built: dict[str, Callable] = {}
-        for request in requests:
-            KERNELS.resolve(request.op, request.name, hw, variant=request.variant or "standard", origin="asked")
-
-    def fill(self, op: str, path: str) -> OpSlot:
-        """Bind the slot `op` of module `path`."""
-        asked = [r for r in self.requests if r.matches(op, path)]
-        if asked:
-            request = max(asked, key=lambda r: sum(c not in "*?[]" for c in r.glob))
-            self.met.update(asked)
-            name, source, variant = request.name, "asked", request.variant or "standard"
-        elif op in self.profile:
-            name, source, variant = self.profile[op], "profile", "standard"
-        elif self.hw is not None and op in self.hw.kernels:
-            name, source, variant = self.hw.kernels[op], "hardware", "standard"
-        else:
-            name, source, variant = KERNELS.default(op), "default", "standard"
-        spec = KERNELS.resolve(op, name, self.hw, variant=variant, origin=source)
-        slot = OpSlot(op, path, name, source, self._build(spec), variant)
-        self.slots.append(slot)
-        return slot
-
-    def _build(self, spec: KernelSpec) -> Callable:
-        if spec.key not in self._built:
-            try:
-                self._built[spec.key] = spec.factory()
-            except Exception as cause:
-                raise KernelError(f"kernel {spec.name!r} for {spec.op_name} failed to load: {cause}") from cause
-        return self._built[spec.key]
-
-    def check(self, model_name: str) -> None:
-        """Every request must have met a slot."""
-        for request in self.requests:
-            if request not in self.met:
-                have = sorted({s.op for s in self.slots})
-                where = "" if request.glob == "*" else f" matching {request.glob!r}"
-                raise KernelError(f"{model_name} has no {request.op} slot{where}; slots: {', '.join(have)}")
-
-    def summary(self) -> list[dict]:
-        """One dict per (op, kernel, source): how many slots it fills."""
-        rows: dict[tuple, int] = {}
-        for slot in self.slots:
-            key = (slot.op, slot.variant, slot.name, slot.source)
-            rows[key] = rows.get(key, 0) + 1
-        return [dict(zip(("op", "variant", "name", "source"), k, strict=True), slots=n) for k, n in rows.items()]
+def _available(named: dict[str, KernelSpec], hw: Any) -> str:
+    """The names, those usable on the machine first."""
+    if hw is None:
+        return f"it has {', '.join(named)}"
+    usable = [s.name for s in named.values() if s.hardware.unmet(hw) is None]
+    others = [name for name in named if name not in usable]
+    return f"usable on {hw.name}: {', '.join(usable)}" + (f"; not there: {', '.join(others)}" if others else "")
 
 
 def _nearest(name: str, known: Any) -> str:

@@ -14,6 +14,3 @@ def _fused():
 KERNELS.register(
     KernelSpec("fused", "rotary", _fused, description="queries and keys rotated in one kernel", default=True)
 )
-KERNELS.register(
-    KernelSpec("eager", "rotary", lambda: None, description="the model's own code, one kernel an operation")
-)

@@ -16,8 +16,3 @@ KERNELS.register(
         "fused", "swiglu", _fused, description="gate and up as one product, act(gate)·up as one kernel", default=True
     )
 )
-KERNELS.register(
-    KernelSpec(
-        "eager", "swiglu", lambda: None, description="the model's own code: two products, activation, multiplication"
-    )
-)

@@ -9,7 +9,7 @@ import importlib
 
 from tensorcast.ops.base import OPERATORS, Operator, Work
 
-_FAMILIES = ("linear", "attention", "memory", "moe", "scan", "collective", "aten")
+_FAMILIES = ("linear", "attention", "memory", "moe", "experts", "scan", "collective", "aten")
 
 
 def operator_named(name: str) -> Operator:

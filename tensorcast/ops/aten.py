@@ -13,7 +13,8 @@ from tensorcast.ops.base import OPERATORS, Operator, Work, dtype_name, item_byte
 
 VIEWS = frozenset(
     """view _unsafe_view reshape t transpose permute unsqueeze squeeze expand slice select split split_with_sizes chunk
-    unbind alias detach view_as as_strided narrow unfold _reshape_alias lift_fresh movedim swapaxes diagonal""".split()
+    unbind alias detach view_as as_strided narrow unfold _reshape_alias lift_fresh movedim swapaxes diagonal
+    view_as_complex view_as_real""".split()
 )
 CREATION = frozenset(
     """empty empty_like new_empty empty_strided new_empty_strided zeros zeros_like ones ones_like full full_like
@@ -28,7 +29,7 @@ _POINTWISE_FLOPS = {
     8: "silu gelu softplus mish elu leaky_relu",
 }
 _MOVES = """copy _to_copy clone cat stack constant_pad_nd pad repeat repeat_interleave index index_select gather roll
-flip embedding contiguous to""".split()
+flip embedding contiguous to upsample_nearest1d upsample_nearest2d upsample_nearest3d""".split()
 _REDUCTIONS = "sum mean amax amin max min argmax argmin prod cumsum cumprod logsumexp var std norm topk sort".split()
 _SOFTMAX = """_softmax _log_softmax softmax log_softmax native_layer_norm native_group_norm _fused_rms_norm
 rms_norm""".split()
@@ -115,7 +116,11 @@ def _conv_work(d, a):
 def _register(names, family, dims, work, summary):
     for name in names:
         key = f"aten::{name}"
-        OPERATORS.register(key, Operator(key, f"{key}(…)", family, None, dims, work, summary))
+        OPERATORS.register(key, Operator(key, f"{key}(…)", family, None, _of_call(dims), work, summary))
+
+
+def _of_call(dims):
+    return lambda call: dims(call.inputs, call.outputs)
 
 
 _register(VIEWS, "none", lambda i, o: {}, lambda d, a: Work(), "view: no cost")
@@ -130,15 +135,25 @@ _register(_SOFTMAX, "softmax", _reduce_dims, _reduce_work(8), "softmax or norm, 
 _register(["mm", "bmm", "addmm", "baddbmm"], "bmm", _matmul_dims, _matmul_work, "matrix product without kernel fusion")
 _register(["convolution"], "gemm", _conv_dims, _conv_work, "convolution as its multiply-adds")
 
+_undescribed_dims, _undescribed_work = _traffic(0)
 UNDESCRIBED = Operator(
-    "", "", "elementwise", None, *_traffic(0), "an operator nobody described: costed by its bytes, listed as uncosted"
+    "",
+    "",
+    "elementwise",
+    None,
+    _of_call(_undescribed_dims),
+    _undescribed_work,
+    "an operator nobody described: costed by its bytes, listed as uncosted",
 )
 
 
-def aten_operator(name: str) -> tuple[Operator, bool]:
-    """The description of aten operator `name` (without overload), in-place forms too; False when nobody has one."""
+def foreign_operator(name: str) -> tuple[Operator, bool]:
+    """The description of operator `namespace::name` of torch (without overload), in-place forms too.
+
+    False when nobody has one.
+    """
     for candidate in (name, name.removesuffix("_")):
-        found = OPERATORS.find(f"aten::{candidate}")
+        found = OPERATORS.find(candidate)
         if found is not None:
             return found, True
     return UNDESCRIBED, False

@@ -81,6 +81,27 @@ class Attention:
 
 
 @operator(
+    "paged_attention(Tensor q, Tensor k, Tensor v, bool causal, int window, int chunk, int topk, str kv_format,"
+    " str math, str phase, str kernel, int block) -> Tensor",
+    family="attention",
+)
+class PagedAttention:
+    """attention over keys and values that lie in blocks of `block` tokens: whole blocks are read, and their numbers."""
+
+    def meta(q, k, v, *_):
+        return q.new_empty((q.shape[0], q.shape[2], q.shape[1], v.shape[-1]))
+
+    def dims(q, k, v, causal, window, chunk, topk, kv_format, math, phase, kernel, block):
+        return Attention.dims(q, k, v, causal, window, chunk, topk, kv_format, math, phase, kernel)
+
+    def work(d, a):
+        seen = visible_keys(d["q"], d["kv"], a["causal"], a["window"], a["chunk"], a["topk"])
+        blocks = np.ceil(seen / a["block"])
+        token = d["kv_heads"] * (d["d"] + d["dv"]) * item_bytes(a["kv_format"])
+        return Attention.work(d, a) + Work(read_bytes=d["b"] * ((blocks * a["block"] - seen) * token + 4 * blocks))
+
+
+@operator(
     "mla_attention(Tensor q, Tensor q_rope, Tensor latent, Tensor rope, bool causal, int window, int topk,"
     " str kv_format, str math, str phase, str kernel) -> Tensor",
     family="mla",

@@ -15,18 +15,23 @@ An operator is declared as a class body and becomes one frozen `Operator`:
 * Arguments that are not tensors become attributes under their own names, unless `dims` names them as sizes; `dims` may
   add more under `"attrs"`.
 * `work` is NumPy code on arrays of any one shape: one element per configuration.
+* A kernel that does what several operators do has the family "composed" and `parts(d, a) -> Parts` in place of `work`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import reduce
 from typing import Any
+
+import numpy as np
 
 from tensorcast.catalog import Catalog
 
 Number = Any  # int, float or a NumPy array with one element per configuration
+SCRATCH = "workspace_bytes"
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,50 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Part:
+    """`count` calls of another operator inside a composed one."""
+
+    op: str
+    dims: Mapping[str, Number]
+    attrs: Mapping[str, Any]
+    count: Number = 1
+
+    def work(self) -> Work:
+        """Work of all the calls; their scratch memory is used one after another."""
+        one = OPERATORS.get(self.op).work(self.dims, self.attrs)
+        return Work(*(getattr(one, f.name) * (1 if f.name == SCRATCH else self.count) for f in fields(one)))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a composed operator is made of.
+
+    `device`: calls that follow each other. `links`: collectives that run beside them, in `pieces` equal pieces: all
+    but one piece of the shorter side is hidden behind the longer one. Without links every call is a launch of its own.
+    """
+
+    device: tuple[Part, ...]
+    links: tuple[Part, ...] = ()
+    pieces: Number = 1
+
+    def work(self) -> Work:
+        """The sum of all parts, of whose scratch memory the largest counts."""
+        works = [part.work() for part in (*self.device, *self.links)]
+        total = sum(works[1:], works[0])
+        return replace(total, workspace_bytes=reduce(np.maximum, (w.workspace_bytes for w in works)))
+
+
+PIECE, MOST_PIECES = 128, 4  # rows that a piece has at least, and how many pieces a kernel cuts its rows into at most
+
+
+def pieces(rows: Number) -> Number:
+    """Pieces of `rows` rows that a kernel which sends while it computes works in. An assumption, no measurement."""
+    return np.clip(np.floor(np.asarray(rows) / PIECE), 1, MOST_PIECES)
+
+
+@dataclass(frozen=True)
 class Operator:
-    """One operator. See the module docstring for the meaning of the three functions."""
+    """One operator. See the module docstring for the meaning of the functions."""
 
     name: str
     schema: str
@@ -59,6 +106,7 @@ class Operator:
     work: Callable[[Mapping[str, Number], Mapping[str, Any]], Work]
     summary: str = ""
     arguments: tuple[str, ...] = ()
+    parts: Callable[[Mapping[str, Number], Mapping[str, Any]], Parts] | None = None  # of a composed operator
 
     def describe(self, args: tuple, kwargs: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, Any]]:
         """Sizes and attributes of one call."""
@@ -69,7 +117,31 @@ class Operator:
         return dims, attrs
 
 
-OPERATORS: Catalog[Operator] = Catalog("operator")
+@dataclass(frozen=True)
+class OpCall:
+    """One call of an operator that is not ours: what `dims` of such an operator gets.
+
+    `args` and `kwargs` as torch passed them, `result` as it came back; `inputs` and `outputs`: all tensors among them.
+    """
+
+    args: tuple
+    kwargs: Mapping[str, Any]
+    result: Any
+    inputs: tuple
+    outputs: tuple
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes of all input tensors, each read once."""
+        return _bytes_of(self.inputs)
+
+    @property
+    def write_bytes(self) -> int:
+        """Bytes of all results."""
+        return _bytes_of(self.outputs)
+
+
+OPERATORS: Catalog[Operator] = Catalog("operator", how="list them with `tensorcast list ops`")
 
 
 def operator(schema: str, *, family: str, replace: bool = False) -> Callable[[type], Operator]:
@@ -78,19 +150,25 @@ def operator(schema: str, *, family: str, replace: bool = False) -> Callable[[ty
     arguments = tuple(re.findall(r"(\w+)(?:=[^,)]*)?(?=[,)])", schema.split("->", 1)[0].split("(", 1)[1]))
 
     def build(body: type) -> Operator:
+        parts = getattr(body, "parts", None)
         op = Operator(
             name=name,
             schema=schema,
             family=family,
             meta=body.meta,
             dims=body.dims,
-            work=body.work,
+            work=body.work if parts is None else lambda d, a: parts(d, a).work(),
             summary=(body.__doc__ or "").strip().split("\n")[0],
             arguments=arguments,
+            parts=parts,
         )
         return OPERATORS.register(name, op, replace=replace)
 
     return build
+
+
+def _bytes_of(tensors) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
 
 
 def dtype_name(tensor: Any) -> str:

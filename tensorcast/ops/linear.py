@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
 
 from tensorcast.formats import format_named
-from tensorcast.ops.base import Work, dtype_name, item_bytes, operator
+from tensorcast.ops.base import Part, Parts, Work, dtype_name, item_bytes, operator, pieces
 
 
 def _stored(rows, columns, fmt: str):
@@ -67,6 +68,26 @@ class BatchedMatmul:
 
 
 @operator(
+    "linear_all_reduce(Tensor x, Tensor w, Tensor? bias, str weight_format, str act_format, str math, int scale_bytes,"
+    " bool dequantize, str scheme, int size, int stride) -> Tensor",
+    family="composed",
+)
+class LinearAllReduce:
+    """linear, its partial sums added up over `size` ranks: pieces of rows travel while the next are multiplied."""
+
+    def meta(x, w, *_):
+        return x.new_empty((*x.shape[:-1], w.shape[0]))
+
+    def dims(x, w, bias, weight_format, act_format, math, scale_bytes, dequantize, scheme, **_):
+        return Linear.dims(x, w, bias, weight_format, act_format, math, scale_bytes, dequantize, scheme)
+
+    def parts(d, a):
+        m, n = d["m"], d["n"]
+        ring = {"size": a["size"], "stride": a["stride"], "format": a["out_format"], "collective": "all_reduce"}
+        return Parts((Part("linear", d, a),), (Part("all_reduce", {"elements": m * n}, ring),), pieces(m))
+
+
+@operator(
     "quantize(Tensor x, str to_format, int group, bool dynamic, str math, str scheme) -> Tensor", family="quantize"
 )
 class Quantize:
@@ -89,3 +110,19 @@ class Quantize:
             read_bytes=elements * item_bytes(a["in_format"]),
             write_bytes=_stored(d["rows"], d["columns"], a["to_format"]) + scale_bytes,
         )
+
+
+@operator(
+    "quantize_inside(Tensor x, str to_format, int group, bool dynamic, str math, str scheme) -> Tensor", family="inside"
+)
+class QuantizeInside:
+    """quantize done by the kernel that makes `x`, which holds it already: it only writes the quantised copy."""
+
+    meta = Quantize.meta
+
+    def dims(x, to_format, group, dynamic, math, scheme):
+        dims = Quantize.dims(x, to_format, group, dynamic, math, scheme)
+        return {**dims, "attrs": {**dims["attrs"], "format": dtype_name(x)}}
+
+    def work(d, a):
+        return replace(Quantize.work(d, a), read_bytes=0)

@@ -10,6 +10,8 @@ import numpy as np
 
 from tensorcast.ops.base import Work, dtype_name, item_bytes, operator
 
+SELECTIVE_CHUNK = 2048  # tokens that a block of the Mamba-1 kernel scans together before it hands its state on
+
 
 @operator("causal_conv1d(Tensor x, Tensor w, int kernel_size) -> Tensor", family="scan")
 class CausalConv1d:
@@ -135,6 +137,45 @@ class Mamba2Scan:
     def work(d, a):
         return _state_scan_work(
             d, a, per_chunk=lambda c: 2 * c * c * (d["dk"] + d["dv"]) + 4 * c * d["dk"] * d["dv"], step_flops=6
+        )
+
+
+@operator(
+    "selective_scan(Tensor x, Tensor dt, Tensor b_proj, Tensor c_proj, int state, bool recurrent, str state_format)"
+    " -> Tensor",
+    family="scan",
+)
+class SelectiveScan:
+    """Mamba-1 scan over x and dt [b, channels, s] with B and C [b, state, s], a state [b, channels, state], the gate
+    and the skip inside.
+
+    Vector work, 9 FLOP a token, channel and element of the state: decay (product, exponential), input (two products),
+    update (product, sum), output (product, sum).
+    """
+
+    def meta(x, dt, b_proj, c_proj, state, recurrent, state_format):
+        return x.new_empty(x.shape)
+
+    def dims(x, dt, b_proj, c_proj, state, recurrent, state_format):
+        b, channels, s = x.shape
+        return {
+            "b": b,
+            "s": s,
+            "heads": channels,
+            "dk": state,
+            "dv": 1,
+            "io": 4 * x.numel() + b_proj.numel() + c_proj.numel(),
+            "attrs": {"format": dtype_name(x), "rule": "mamba1", "chunk": SELECTIVE_CHUNK, "math": ""},
+        }
+
+    def work(d, a):
+        states = d["b"] * d["heads"] * d["dk"] * item_bytes(a["state_format"])
+        moved = d["io"] * item_bytes(a["format"])
+        written = d["b"] * d["heads"] * d["s"] * item_bytes(a["format"])
+        return Work(
+            vector_flops=d["b"] * d["heads"] * d["s"] * (9 * d["dk"] + 16),
+            read_bytes=moved - written + states,
+            write_bytes=written + states,
         )
 
 
