@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from tensorcast.cli.options import debug_option, json_flag, source_options
-from tensorcast.cli.table import plain_row, print_rows
+from tensorcast.cli.options import debug_option, json_flag, option, source_options
+from tensorcast.cli.table import plain_row, print_facts, print_rows
 from tensorcast.errors import InputError
 
 # what -> (module, function that returns the rows)
@@ -33,12 +33,14 @@ COLUMNS = {
 
 @click.command("list", short_help="Known models, hardware, kernels, ops, pipelines, profiles.")
 @click.argument("what", type=click.Choice(list(SOURCES)))
+@option("--explain", metavar="NAME", help="Which entry NAME means, by which rule, and what it passes over.")
 @click.option("--hw", help="With kernels: which of them run on this machine, and why the rest do not.")
 @source_options
 @json_flag
 @debug_option
 def command(
     what: str,
+    explain: str | None,
     hw: str | None,
     custom: tuple[str, ...],
     no_custom_dir: bool,
@@ -46,11 +48,19 @@ def command(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """List what is known, one entry a line, with its origin; --json prints every field."""
-    if what in FROM_CODE:
+    """List what is known, one entry a line, with its origin; --json prints every field.
+
+    \b
+      tensorcast list pipelines --explain deepseek-v3
+      tensorcast list kernels --explain attention=flash --hw ascend-910b
+    """
+    if what in FROM_CODE or explain is not None:
         from tensorcast.custom.sources import Sources
 
         Sources.of(custom, folder=not no_custom_dir, no_plugin=no_plugin).load()
+    if explain is not None:
+        told(what, explain, hw, as_json)
+        return
     found = rows(what, hw)
     if as_json:
         from tensorcast.report.json import dumps
@@ -66,10 +76,29 @@ def rows(what: str, hw: str | None = None) -> list[dict[str, Any]]:
     """The entries of one kind as plain dicts; kernels as they stand on the machine `hw`."""
     module, function = SOURCES[what]
     listed = getattr(importlib.import_module(module), function)
+    machine = _machine(what, hw)
+    return [plain_row(row) for row in (listed() if machine is None else listed(machine))]
+
+
+def told(what: str, name: str, hw: str | None, as_json: bool) -> None:
+    """Print why `name` means what it means."""
+    from tensorcast.explain import explain
+
+    facts = explain(what, name, _machine(what, hw))
+    if as_json:
+        from tensorcast.report.json import dumps
+
+        click.echo(dumps(facts), nl=False)
+    else:
+        print_facts({key.replace("_", " "): value for key, value in facts.items()})
+
+
+def _machine(what: str, hw: str | None) -> Any:
+    """The machine that kernels are listed for."""
     if hw is None:
-        return [plain_row(row) for row in listed()]
+        return None
     if what != "kernels":
         raise InputError(f"--hw goes with `tensorcast list kernels`, not with {what}")
     from tensorcast.hardware.load import hardware
 
-    return [plain_row(row) for row in listed(hardware(hw))]
+    return hardware(hw)

@@ -24,6 +24,8 @@ VERBS = {
     "simulate": "tensorcast.cli.simulate",
     "list": "tensorcast.cli.list",
     "show": "tensorcast.cli.show",
+    "check": "tensorcast.cli.check",
+    "new": "tensorcast.cli.new",
     "cache": "tensorcast.cli.cache",
     "accuracy": "tensorcast.cli.accuracy",
     "calibrate": "tensorcast.cli.calibrate",

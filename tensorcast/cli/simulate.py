@@ -27,7 +27,7 @@ QUANT = (
     "auto", "none", "w8a8", "w8a8-static", "w8a16", "w4a16", "w4a8", "fp8", "fp8-block", "mxfp4", "nvfp4",
 )  # fmt: skip
 ENGINES = ("bare", "vllm", "sglang", "trtllm", "mindie")
-PHASES = ("auto", "prefill", "decode", "chunked", "forward")
+PHASES = ("auto", "prefill", "decode", "chunked", "forward", "denoise")
 DOES_NOT_FIT = 3
 # The sections of --help.
 SECTIONS = {
@@ -39,10 +39,10 @@ SECTIONS = {
     "Precision": ("quant", "kv_cache_dtype", "attention_quant", "exclude", "quant_lm_head"),
     "Work": (
         "phase", "batch", "input_len", "output_len", "max_model_len", "gpu_memory_utilization", "seq_lens",
-        "prefix_len", "chunk", "mtp", "acceptance_rate", "concurrency", "moe_imbalance",
+        "prefix_len", "chunk", "mtp", "acceptance_rate", "concurrency", "moe_imbalance", "image", "frames", "steps",
     ),
-    "Kernels": ("kernel", "no_reuse", "strict", "no_cache"),
-    "Output": ("json_file", "csv_file", "top", "quiet", "require_fit", "debug"),
+    "Kernels": ("kernel", "config", "no_reuse", "strict", "no_cache"),
+    "Output": ("json_file", "csv_file", "dump_graph", "top", "quiet", "require_fit", "debug"),
 }  # fmt: skip
 
 
@@ -85,12 +85,17 @@ SECTIONS = {
 @option("--acceptance-rate", type=Fraction(open_below=False), help="Share of predicted tokens that are kept, 0 to 1.")
 @option("--concurrency", type=Whole(), help="Clients at all times: adds TTFT and TPOT under that load.")
 @option("--moe-imbalance", help="Popularity of experts: uniform or power-law:ALPHA.  [default: uniform]")
+@option("--image", type=NonEmpty("HxW"), help="Pixels of the image or video of a denoiser.  [default: 1024x1024]")
+@option("--frames", type=Whole(), help="Frames of the video.  [default: what the model's pipelines make]")
+@option("--steps", type=Whole(), help="Denoising steps of a request.  [default: 1]")
 @repeatable("--kernel", type=NonEmpty("KERNEL"), help="OP[/VARIANT][@GLOB]=NAME: run an operator with this kernel.")
+@option("--config", type=NonEmpty("FILE"), help="Choices of kernels as a file.  [default: ./tensorcast.toml if any]")
 @click.option("--no-reuse", is_flag=True, help="Trace every layer, not one of each kind.")
 @click.option("--strict", is_flag=True, help="An uncosted operator or an assumed figure is an error.")
 @click.option("--no-cache", is_flag=True, help="Neither read nor write the cache of traced models.")
 @option("--json", "json_file", type=NonEmpty("FILE"), help="Write the result as JSON; - is standard output.")
 @option("--csv", "csv_file", type=NonEmpty("FILE"), help="Write one row per phase and operator; - is standard output.")
+@option("--dump-graph", type=NonEmpty("FILE"), help="Write the graph of a ComputeGraph as JSON; - is standard output.")
 @option("--top", type=Whole(0), help="Operators to show per phase.  [default: 10]")
 @click.option("--quiet", "-q", is_flag=True, help="Print no report.")
 @click.option("--require-fit", is_flag=True, help="Exit with 3 when the model does not fit in memory.")
@@ -98,6 +103,7 @@ SECTIONS = {
 def command(
     json_file: str | None,
     csv_file: str | None,
+    dump_graph: str | None,
     top: int | None,
     quiet: bool,
     require_fit: bool,
@@ -114,13 +120,16 @@ def command(
     \b
       tensorcast simulate --model deepseek-v3 --hw ascend-910b --tp 8
     """
-    outputs = (("--json", json_file), ("--csv", csv_file))
+    outputs = (("--json", json_file), ("--csv", csv_file), ("--dump-graph", dump_graph))
     check_outputs(outputs)
     from tensorcast.estimate import simulate
 
     with progress(quiet) as report:
         switches = {"reuse": not no_reuse, "cache": not no_cache, "custom_dir": not no_custom_dir}
-        estimate = simulate(**request(flags), **switches, progress=report).to_dict()
+        answer = simulate(**request(flags), **switches, progress=report)
+    if dump_graph is not None:
+        answer.dump_graph(dump_graph)
+    estimate = answer.to_dict()
     if json_file is not None:
         from tensorcast.report.json import to_json
 
@@ -129,7 +138,7 @@ def command(
         from tensorcast.report.csv import to_csv
 
         write(csv_file, to_csv(estimate), "--csv")
-    if not quiet and STDOUT not in (json_file, csv_file):
+    if not quiet and STDOUT not in (json_file, csv_file, dump_graph):
         from tensorcast.report.terminal import print_report
 
         print_report(estimate, top=10 if top is None else top)
