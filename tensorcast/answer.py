@@ -40,6 +40,11 @@ class Answer:
         deployed = self._deployed(cache, progress)
         self.deployed = replace(deployed, tables=skewed_tables(deployed.tables, skew_of(self.work.moe_imbalance)))
         self.facts = self.deployed.facts
+        if self.work.seq_lens and self.facts.one_length:
+            raise InputError(
+                f"--seq-lens: {self.facts.model_type} mixes tokens of one row, so its sequences must be of one length "
+                f"(profile at {self.facts.one_length}: packed=False); give --batch and --input-len"
+            )
         self._footprints = Footprints(self.deployed.tables)
 
     # -- the deployed model --------------------------------------------------------------------------------------------
@@ -130,9 +135,9 @@ class Answer:
         ttft = prefill.step_time_s + self._engine_prompt_s() if prefill else None
         tpot = (decode.step_time_s + self._engine_step_s()) / work.tokens_per_step if decode else None
         latency = ttft + tpot * (work.output_len - 1) if ttft is not None and tpot is not None else None
-        forward = self.phases.get("forward")
-        if forward is not None:  # one pass and done: no tokens come out
-            latency, rate = forward.step_time_s, None
+        single = self.phases.get("forward") or self.phases.get("denoise")
+        if single is not None:  # equal passes and done: no tokens come out
+            latency, rate = single.step_time_s * work.steps, None
         elif latency is not None:
             rate = work.batch * work.output_len / latency
         else:
@@ -221,6 +226,9 @@ class Answer:
             warnings.append(f"acceptance rate of draft tokens assumed {rate}; set --acceptance-rate")
         if strict:
             engine = self.request.engine
+            if self.facts.unmatched:
+                rules = ", ".join(self.facts.unmatched)
+                raise InputError(f"--strict: rules of the configuration's tensor-parallel plan match nothing: {rules}")
             _strict(uncosted, assumed(self.hw, tables) + [f"engine {engine.name}"] * engine.assumed)
         source, facts = self.request.source, self.facts
         return {

@@ -28,7 +28,10 @@ class WeightGroup:
 
 @dataclass(frozen=True)
 class CacheGroup:
-    """What layers keep between steps, one rank: bytes a token (of at most `window`, 0 = all) and a sequence."""
+    """What layers keep between steps, one rank: bytes a token (of at most `window`, 0 = all) and a sequence.
+
+    Tokens take whole blocks of `block`.
+    """
 
     kind: str
     token_bytes: float
@@ -36,12 +39,14 @@ class CacheGroup:
     window: int
     layers: tuple[int, ...]  # layers of the main stack; empty for one layer outside of it
     split: bool = True  # more tensor parallelism makes it smaller
+    block: int = 1
 
     def nbytes(self, tokens, layers: Iterable[int] | None = None):
         """Bytes for one sequence of `tokens` tokens, over `layers` (None = all of the group's)."""
         import numpy as np
 
         held = np.minimum(tokens, self.window) if self.window else tokens
+        held = -(-held // self.block) * self.block
         count = len(self.layers) or 1
         if layers is not None:
             count = len(set(self.layers) & set(layers)) if self.layers else 0
@@ -70,6 +75,8 @@ class ModelFacts:
     notes: tuple[str, ...]
     tp_values: tuple[int, ...]  # tensor-parallel degrees whose heads divide
     experts: int  # routed experts of a layer, 0 for a dense model
+    unmatched: tuple[str, ...] = ()  # rules of the configuration's tensor-parallel plan that name nothing
+    one_length: str = ""  # where the profile comes from that says sequences must be of one length
 
     def to_dict(self) -> dict:
         out = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -79,7 +86,7 @@ class ModelFacts:
 
     @classmethod
     def from_dict(cls, d: Mapping) -> ModelFacts:
-        tuples = {k: tuple(d[k]) for k in ("steps", "kernels", "notes", "tp_values")}
+        tuples = {k: tuple(d[k]) for k in ("steps", "kernels", "notes", "tp_values", "unmatched")}
         weights = tuple(WeightGroup(**{**w, "layers": tuple(w["layers"])}) for w in d["weights"])
         caches = tuple(CacheGroup(**{**c, "layers": tuple(c["layers"])}) for c in d["caches"])
         return cls(**{**d, **tuples, "weights": weights, "caches": caches})

@@ -7,14 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tensorcast.answer import Answer
+from tensorcast.errors import InputError
+from tensorcast.graph import ComputeGraph
 from tensorcast.request import Request
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The answer. `to_dict()` is the JSON of `tensorcast simulate --json`; everything per device, in SI units."""
+    """The answer. `to_dict()` is the JSON of `tensorcast simulate --json`; everything per device, in SI units.
+
+    `graph` is the recorded ComputeGraph of a model that is one.
+    """
 
     _dict: Mapping[str, Any] = field(repr=False)
+    graph: Any = field(default=None, repr=False)
 
     @property
     def metrics(self) -> Mapping[str, Any]:
@@ -51,6 +57,15 @@ class Estimate:
         from tensorcast.report.csv import to_csv
 
         write(str(path), to_csv(self.to_dict()), "to_csv")
+
+    def dump_graph(self, path: str) -> None:
+        """Write the model's graph as JSON, which `--custom` reads; InputError for a model that is no ComputeGraph."""
+        from tensorcast.cli.output import write
+
+        if self.graph is None:
+            name = self._dict["model"]["name"]
+            raise InputError(f"--dump-graph: {name} is not given as a ComputeGraph; name one with --custom FILE")
+        write(str(path), self.graph.to_json(), "--dump-graph")
 
     def _repr_html_(self) -> str:
         """A summary table, for notebooks."""
@@ -123,4 +138,6 @@ def simulate(
     custom_dir = custom_dir and not no_custom_dir
     request = Request.of(model=model, hw=hw, trust_remote_code=trust_remote_code, custom_dir=custom_dir, **options)
     answer = Answer(request, cache=cache and not no_cache, progress=progress)
-    return Estimate(answer.to_dict(strict=strict))
+    custom = request.source.custom
+    graph = custom.value if custom is not None and isinstance(custom.value, ComputeGraph) else None
+    return Estimate(answer.to_dict(strict=strict), graph)

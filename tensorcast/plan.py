@@ -17,6 +17,8 @@ MOST_DEVICES = 1 << 20
 MOST_TOKENS = 1 << 24  # a prompt; the longest published context is 10 M
 MOST_SEQUENCES = 1 << 24
 MOST_STEPS = 1 << 20  # decode steps of a request, chunks of a prefill: each is priced
+MOST_SIDE = 1 << 16  # pixels
+MOST_FRAMES = 1 << 20
 MOST_DRAFTS = 64  # of one step; each is a pass through the draft layer
 
 
@@ -26,6 +28,7 @@ class ParallelPlan:
 
     `tp` ranks share every attention head and matrix; `dp` such groups hold different sequences (attention data
     parallel); experts live on tp·dp ranks, spread over `ep` of them and cut into tp·dp/ep parts; `pp` pipeline stages.
+    `sp` ranks, next to the tensor-parallel ones, hold parts of the tokens of one sequence (Ulysses, diffusion only).
     """
 
     tp: int = 1
@@ -42,8 +45,6 @@ class ParallelPlan:
             raise DeploymentError(
                 f"--ep {self.ep} must divide tp x dp = {ranks}; values that do: {', '.join(map(str, divisors(ranks)))}"
             )
-        if self.sp > 1:
-            raise DeploymentError("--sp (Ulysses) applies to diffusion transformers; use --tp for a language model")
 
     @property
     def devices(self) -> int:
@@ -59,7 +60,8 @@ class Workload:
 
     `prefix_len` tokens of every prompt are cached already; `seq_lens` gives each sequence its own prompt length;
     `chunk` cuts the prefill; `mtp` draft tokens a step, of which each is accepted with `acceptance_rate`.
-    `moe_imbalance`: how popular the experts are, "uniform" or "power-law:ALPHA".
+    `moe_imbalance`: how popular the experts are, "uniform" or "power-law:ALPHA". Of a denoiser: `image` "HxW" pixels,
+    `frames` of a video, `steps` of a request, and `input_len` tokens of the prompt that it reads.
     """
 
     phase: str = "auto"
@@ -73,6 +75,9 @@ class Workload:
     acceptance_rate: float | None = None
     micro_batches: int = 0
     moe_imbalance: str = "uniform"
+    image: str = ""
+    frames: int = 1
+    steps: int = 1
 
     def __post_init__(self) -> None:
         skew_of(self.moe_imbalance)
@@ -85,6 +90,10 @@ class Workload:
         whole(self, "chunk", least=0, most=MOST_TOKENS)
         whole(self, "mtp", least=0, most=MOST_DRAFTS)
         whole(self, "micro_batches", least=0, most=MOST_SEQUENCES)
+        whole(self, "frames", most=MOST_FRAMES)
+        whole(self, "steps", most=MOST_STEPS)
+        if self.image:
+            object.__setattr__(self, "image", "x".join(map(str, size_of(self.image))))
         object.__setattr__(self, "seq_lens", tuple(checked("--seq-lens", n, most=MOST_TOKENS) for n in self.seq_lens))
         self._check_prefill()
         rate = self.acceptance_rate
@@ -120,13 +129,32 @@ class Workload:
     def phases(self) -> tuple[str, ...]:
         return ("prefill", "decode") if self.phase == "auto" else (self.phase,)
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return size_of(self.image)
+
     def to_dict(self) -> dict:
         out = {f.name: getattr(self, f.name) for f in fields(self)}
         out["seq_lens"] = list(self.seq_lens)
         out["acceptance_rate"] = self.draft_acceptance if self.mtp else None
         if self.moe_imbalance == UNIFORM:
             del out["moe_imbalance"]
+        if self.phase != "denoise":
+            out = {name: value for name, value in out.items() if name not in ("image", "frames", "steps")}
         return out
+
+
+def size_of(image: Any) -> tuple[int, int]:
+    """(height, width) of "HxW" pixels; InputError.
+
+    >>> size_of("480x832")
+    (480, 832)
+    """
+    sides = image.lower().split("x") if isinstance(image, str) else ()
+    if len(sides) != 2 or not all(side.isascii() and side.isdigit() and 0 < int(side) <= MOST_SIDE for side in sides):
+        raise InputError(f"--image {image!r}: height x width in pixels, such as 1024x1024; at most {MOST_SIDE} a side")
+    return int(sides[0]), int(sides[1])
 
 
 def skew_of(imbalance: Any) -> float | None:

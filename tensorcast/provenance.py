@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tensorcast.cost.pricing import coefficient_key
+from tensorcast.cost.pricing import coefficient_keys
 from tensorcast.hardware.coefficient import KINDS, Coefficient
 from tensorcast.optable import OpTable
 
@@ -35,5 +35,5 @@ def _label(c: Coefficient) -> str:
 
 def _in_use(hw, tables: Iterable[OpTable]) -> list[Coefficient]:
     rows = (row for table in tables for piece in table.pieces for row in piece.rows)
-    keys = dict.fromkeys(key for row in rows if (key := coefficient_key(row)) is not None)
+    keys = dict.fromkeys(key for row in rows for key in coefficient_keys(row))
     return [hw.coefficient(*key) for key in keys]

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any
 
+from tensorcast.config_file import kernels_of
 from tensorcast.custom.loading import Custom, defined_at
 from tensorcast.custom.sources import NONE as NO_SOURCES
 from tensorcast.custom.sources import Sources
+from tensorcast.diffusion.canvas import Canvas
+from tensorcast.diffusion.work import check_options, denoise_work
 from tensorcast.errors import DeploymentError, InputError, near_names
 from tensorcast.formats import format_named, machine_computes
 from tensorcast.hardware.load import hardware
 from tensorcast.hardware.profile import HardwareProfile
-from tensorcast.kernels.registry import KernelRequest
+from tensorcast.kernels.choice import KernelRequest
 from tensorcast.models.check import text_part
-from tensorcast.models.reference import LANGUAGE, ModelSource, resolve_model
+from tensorcast.models.reference import DENOISE, LANGUAGE, ModelSource, phases_stated, resolve_model
 from tensorcast.plan import MOST_SEQUENCES, PHASES, ParallelPlan, Workload, checked
 from tensorcast.quantization.plan import QuantPlan, plan_from_request
 from tensorcast.serving.engines import BARE, Engine, engine_named
@@ -25,18 +28,18 @@ from tensorcast.serving.engines import BARE, Engine, engine_named
 PLAN = ("tp", "ep", "dp", "pp", "sp")
 WORK = (
     "phase", "batch", "input_len", "output_len", "prefix_len", "seq_lens", "chunk", "mtp", "acceptance_rate",
-    "micro_batches", "moe_imbalance",
+    "micro_batches", "moe_imbalance", "image", "frames", "steps",
 )  # fmt: skip
 PRECISION = ("quant", "kv_cache_dtype", "attention_quant", "exclude", "quant_lm_head")
 OTHER = (
     "overrides", "layers", "dtype", "runtime", "kernel", "reuse", "max_model_len", "gpu_memory_utilization", "engine",
-    "concurrency",
+    "concurrency", "config",
 )  # fmt: skip
 KNOWN = (*PLAN, *WORK, *PRECISION, *OTHER)
 SPELLINGS = {
     "tensor_parallel_size": "tp", "expert_parallel_size": "ep", "data_parallel_size": "dp",
     "pipeline_parallel_size": "pp", "ulysses_size": "sp", "batch_size": "batch", "isl": "input_len",
-    "osl": "output_len", "set": "overrides", "no_reuse": "reuse",
+    "osl": "output_len", "set": "overrides", "no_reuse": "reuse", "kernels": "kernel",
 }  # fmt: skip
 """The other spellings of the flags, with `_` for `-`."""
 
@@ -73,13 +76,15 @@ class Request:
         trust_remote_code: bool = False,
         custom_dir: bool = True,
         no_plugin: Any = (),
+        idle: bool = False,
         **options: Any,
     ) -> Request:
         """Resolve and validate; raises a TensorcastError that names the option and what would work.
 
         `model` is a reference or a Python object. `custom`: files or packages of the user, one of which may define the
         model. `custom_dir`: what ./custom_model registers counts. Both are loaded when something has to be built; a
-        file that is named is loaded at once, because it may say what the model is.
+        file that is named is loaded at once, because it may say what the model is. `idle`: no pass will be run, so that
+        a language model gets the shortest work, which it takes however few positions it has.
         """
         sources = Sources.of(custom, folder=custom_dir, no_plugin=_texts("no-plugin", no_plugin))
         if hw is None:
@@ -92,7 +97,15 @@ class Request:
         source = resolve_model(
             reference, overrides=_overrides(given.get("overrides")), layers=given.get("layers"), custom=own
         )
-        work = _workload(given, source.phases)
+        if not phases_stated(source):
+            from tensorcast.models.recipes import phases_of
+
+            sources.load()
+            source = replace(source, phases=phases_of(source, trust_remote_code))
+        check_options(given, source, plan)
+        if idle and source.phases == LANGUAGE and "seq_lens" not in given:
+            given = {"input_len": 1, "output_len": 1, **given}
+        work, said = _workload(given, source)
         dtype, notes = _dtype(source, given.get("dtype"), machine)
         quant = plan_from_request(
             given.get("quant", "auto"),
@@ -104,6 +117,7 @@ class Request:
             _texts("exclude", given.get("exclude")),
             bool(given.get("quant_lm_head", False)),
             dtype,
+            source.folder,
         )
         _check_work(work, plan, source, given.get("max_model_len"))
         runtime = given.get("runtime", "graph")
@@ -123,7 +137,7 @@ class Request:
             work=work,
             quant=quant,
             dtype=dtype,
-            kernels=tuple(KernelRequest.parse(k) for k in _texts("kernel", given.get("kernel"))),
+            kernels=(*_kernels(given.get("kernel")), *kernels_of(given.get("config"))),
             reuse=bool(given.get("reuse", True)),
             eager=runtime == "eager",
             max_model_len=int(given["max_model_len"]) if "max_model_len" in given else None,
@@ -132,7 +146,7 @@ class Request:
             concurrency=_concurrency(given.get("concurrency"), work, plan),
             trust_remote_code=trust_remote_code,
             sources=sources,
-            notes=(*source.notes, *notes, *quant.notes, *_stored_only(quant, machine), *engine.notes),
+            notes=(*source.notes, *notes, *said, *quant.notes, *_stored_only(quant, machine), *engine.notes),
         )
 
     def deployment(self) -> dict[str, Any]:
@@ -144,7 +158,15 @@ class Request:
             "mtp": self.work.mtp,
             "reuse": self.reuse,
             "hw": self.hw,
+            "canvas": self.canvas,
         }
+
+    @property
+    def canvas(self) -> Canvas | None:
+        """What one denoising step works on; None for any other model."""
+        if self.source.phases != DENOISE:
+            return None
+        return Canvas(*self.work.image_size, self.work.frames, self.work.input_len)
 
     def cache_key(self) -> Mapping[str, Any]:
         """Everything the deployed model and its tables depend on."""
@@ -158,11 +180,10 @@ class Request:
             "quant": repr(self.quant),
             "dtype": self.dtype,
             "kernels": repr(self.kernels),
-            "defaults": [self.hw.name, self.hw.kind, self.hw.compute_capability, sorted(self.hw.kernels.items())]
-            if self.kernels
-            else sorted(self.hw.kernels.items()),
+            "machine": [self.hw.kind, self.hw.compute_capability, sorted(self.hw.features), dict(self.hw.kernels)],
             "reuse": self.reuse,
             "mtp": self.work.mtp,
+            "canvas": [self.work.image, self.work.frames, self.plan.sp] if self.canvas is not None else [],
         }
 
     def _remote_files(self) -> list[tuple[str, float, int]]:
@@ -200,6 +221,13 @@ def _texts(name: str, value: Any) -> tuple[str, ...]:
     return tuple(texts)
 
 
+def _kernels(value: Any) -> tuple[KernelRequest, ...]:
+    """`--kernel` texts, or a mapping of the same: {"attention": "flash"}."""
+    if isinstance(value, Mapping):
+        return tuple(KernelRequest.of(key, name, "asked", f"kernels {key}={name}") for key, name in value.items())
+    return tuple(KernelRequest.parse(text) for text in _texts("kernel", value))
+
+
 def _overrides(value: Any) -> Mapping[str, Any]:
     if value is None:
         return {}
@@ -208,9 +236,11 @@ def _overrides(value: Any) -> Mapping[str, Any]:
     return value
 
 
-def _model(model: Any, sources: Sources) -> tuple[str | None, Custom | None]:
-    """(reference, model given as Python), one of the two at least."""
+def _model(model: Any, sources: Sources) -> tuple[str | Mapping | None, Custom | None]:
+    """(reference or configuration, model given as Python), one of the two at least."""
     custom = sources.load() if sources.paths else None
+    if isinstance(model, Mapping):
+        return model, custom
     if model is not None and not isinstance(model, (str, os.PathLike)):
         from tensorcast.models.objects import check_model
 
@@ -224,14 +254,19 @@ def _model(model: Any, sources: Sources) -> tuple[str | None, Custom | None]:
     return None if model is None else str(model), custom
 
 
-def _workload(given: Mapping[str, Any], phases: tuple[str, ...]) -> Workload:
-    options = {k: given[k] for k in WORK if k in given}
+def _workload(given: Mapping[str, Any], source: ModelSource) -> tuple[Workload, tuple[str, ...]]:
+    """The work, and notes on what of it was not given."""
+    options, phases, notes = {k: given[k] for k in WORK if k in given}, source.phases, ()
     allowed = ("auto", *phases) + (("chunked",) if phases == LANGUAGE else ())
     if options.get("phase", "auto") in PHASES and options.get("phase", "auto") not in allowed:
         raise InputError(f"--phase {options['phase']}: this model has {', '.join(allowed)}")
-    if phases != LANGUAGE:
+    if phases == DENOISE:
+        options, notes = denoise_work(options, source)
+    elif phases != LANGUAGE:
         options["phase"] = phases[0]
         options.setdefault("output_len", 1)
+    if phases != DENOISE and not {"input_len", "seq_lens", "prefix_len", "max_model_len"} & given.keys():
+        notes += _shorter(options, source)
     lengths = options.get("seq_lens", ())
     if isinstance(lengths, (str, bytes, Mapping)) or not isinstance(lengths, Iterable):
         raise InputError(f"--seq-lens {lengths!r}: prompt tokens of each sequence, such as 128,4096,77")
@@ -248,7 +283,30 @@ def _workload(given: Mapping[str, Any], phases: tuple[str, ...]) -> Workload:
         options["input_len"] = max(lengths)
         if len(lengths) == 1:
             options["seq_lens"] = ()
-    return Workload(**options)
+    return Workload(**options), notes
+
+
+def _shorter(options: dict[str, Any], source: ModelSource) -> tuple[str, ...]:
+    """Cut the usual prompt and output, where nobody asked for others, to what the model takes; a note when it was."""
+    limit = min((limit for _, limit in _limits(source)), default=None)
+    usual = Workload(output_len=options.get("output_len", Workload.output_len))
+    if limit is None or limit < 8 or usual.input_len + usual.output_len <= limit:
+        return ()
+    output = options.setdefault("output_len", limit // 5)
+    if output > limit - 2:
+        return ()
+    options["input_len"] = limit - output
+    return (f"{source.name} takes {limit} tokens: a prompt of {limit - output} and an output of {output} assumed",)
+
+
+def _limits(source: ModelSource) -> list[tuple[str, int]]:
+    """The keys of the configuration that limit prompt and output together, with what they say."""
+    prefix, text = text_part(source.config)
+    found = [(f"{prefix}max_position_embeddings", text), ("max_position_embeddings", source.config)]
+    if "max_positions" in source.config:  # a graph's own word, which counts before any other
+        found = [("max_positions", source.config)]
+    stated = [(key, part.get(key.rpartition(".")[2])) for key, part in found]
+    return [(key, limit) for key, limit in stated if isinstance(limit, int)]
 
 
 def _dtype(source: ModelSource, asked: str | None, machine: HardwareProfile) -> tuple[str, tuple[str, ...]]:
@@ -307,9 +365,8 @@ def _check_work(work: Workload, plan: ParallelPlan, source: ModelSource, max_mod
         reserve = checked("--max-model-len", max_model_len)
         if reserve < need:
             raise InputError(f"--max-model-len {reserve}: input + output are {need} tokens; give at least {need}")
-    prefix, text = text_part(source.config)
-    for key, part in ((f"{prefix}max_position_embeddings", text), ("max_position_embeddings", source.config)):
-        limit = part.get("max_position_embeddings")
-        if isinstance(limit, int) and max(need, reserve) > limit:
+    for key, limit in _limits(source):
+        if max(need, reserve) > limit:
             what = f"--max-model-len {reserve} is" if reserve else f"--input-len + --output-len = {need} tokens are"
-            raise InputError(f"{what} more than {source.name} takes ({key} {limit}; --set {key}=N changes it)")
+            how = "what its graph says" if key == "max_positions" else f"--set {key}=N changes it"
+            raise InputError(f"{what} more than {source.name} takes ({key} {limit}; {how})")

@@ -62,4 +62,9 @@ def _forward(work: Workload, batch: int) -> Parts:
     return [("forward", Steps(batch, (work.input_len,), (0,)))]
 
 
-_PASSES = {"decode": _decode, "forward": _forward}
+def _denoise(work: Workload, batch: int) -> Parts:
+    """One denoising step; the prompt it reads has `input_len` tokens."""
+    return [("denoise", Steps(batch, (work.input_len,), (0,)))]
+
+
+_PASSES = {"decode": _decode, "forward": _forward, "denoise": _denoise}

@@ -8,38 +8,37 @@ products), and quantisation comes before sharding (scales shard with weights).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from fnmatch import fnmatchcase
 
-from tensorcast.errors import TransformationError
-from tensorcast.layers import (
-    attention,
-    linear,
-    local,
-    merge,
-    mla,
-    mlp,
-    moe,
-    mtp,
-    norm,
-    quantise,
-    reuse,
-    rotary,
-    scan,
-    sharding,
-)
+from torch import nn
+
+from tensorcast.errors import TransformationError, near_names
+from tensorcast.layers import attention as attentions
+from tensorcast.layers import linear, local, merge, mla_foreign, moe, mtp, quantise, reuse, rotary, scan, sharding
+from tensorcast.layers import mla as latent
+from tensorcast.layers.named import fault
+from tensorcast.layers.wrap import replace as replace_parts
+from tensorcast.layers.wrap import wrap
+from tensorcast.pipelines import call_own
+from tensorcast.recording import require_model, step
 from tensorcast.transformer_model import TransformerModel
 
-Step = Callable[[TransformerModel], TransformerModel]
+Step = Callable[[TransformerModel], TransformerModel | None]
+Parts = Callable[[nn.Module], nn.Module]
+"""A class (or function) that makes the module to put in the place of the one it is given."""
 
 
+@step
 def wrap_model(model: TransformerModel) -> TransformerModel:
-    """Products, embeddings, norms and gated feed-forwards become one operator each."""
-    linears = linear.install_linears(model)
-    norms = norm.install_norms(model)
-    gated = mlp.install_gated_mlps(model)
-    mlp.install_activations(model)
+    """Products, embeddings, norms and gated feed-forwards become one operator each, after `vl_patch_method`."""
+    patch = model.profile.vl_patch_method
+    if patch is not None:
+        call_own(f"profile {model.profile.model_type!r}: vl_patch_method", patch, model)
+    linears, norms, gated = wrap(model)
     return model.report("wrap_model", linears, f"{linears} products and embeddings, {norms} norms, {gated} gated MLPs")
 
 
+@step
 def maybe_enable_mtp(model: TransformerModel) -> TransformerModel:
     """Multi-token prediction: draft layers that share embedding and head with the model."""
     wanted = model.deployment.mtp
@@ -49,6 +48,7 @@ def maybe_enable_mtp(model: TransformerModel) -> TransformerModel:
     return model.report("maybe_enable_mtp", layers, f"{layers} draft layers, {wanted} draft tokens a step")
 
 
+@step
 def maybe_reuse_layers(model: TransformerModel) -> TransformerModel:
     """Equal layers: one representative is traced, the rest are counted."""
     stacks = reuse.find_stacks(model)
@@ -60,58 +60,109 @@ def maybe_reuse_layers(model: TransformerModel) -> TransformerModel:
     return model.report("maybe_reuse_layers", sum(len(s.layers) for s in stacks), f"stacks: {sizes}")
 
 
+@step
 def patch_rotary_emb(model: TransformerModel) -> TransformerModel:
     """cos and sin come from a cached table: one lookup a forward; rotating is one operator."""
     found = rotary.install_rotary(model)
     return model.report("patch_rotary_emb", found, f"{found} rotary tables" if found else "no rotary embedding")
 
 
-def patch_attention(model: TransformerModel) -> TransformerModel:
-    """Attention slots, and the scans of linear-attention and state-space layers."""
-    slots = attention.install_attention(model)
+@step
+def patch_attention(model: TransformerModel, *, attention: Parts | None = None) -> TransformerModel:
+    """Attention slots, and the scans of linear-attention and state-space layers.
+
+    `attention`: every attention module is first replaced by `attention(module)`.
+    """
+    if attention is not None:
+        _replace_each(model, "attention", [path for path, _ in attentions.attention_modules(model)], attention)
+    slots = attentions.install_attention(model)
     merge.install_merged_qkv(model)
     scans = scan.install_scans(model)
     return model.report("patch_attention", slots + scans, f"{slots} attention slots, {scans} scan layers")
 
 
-def patch_mla(model: TransformerModel) -> TransformerModel:
-    """Latent attention: the cache keeps latents; sparse attention's indexer becomes a few operators."""
-    layers = mla.install_mla(model)
-    indexers = mla.install_indexers(model)
+@step
+def patch_mla(model: TransformerModel, *, mla: Parts | None = None) -> TransformerModel:
+    """Latent attention: the cache keeps latents; sparse attention's indexer becomes a few operators.
+
+    `mla`: every latent attention module is first replaced by `mla(module)`.
+    """
+    named = mla_foreign.named_modules(model)
+    if mla is not None:
+        paths = dict.fromkeys([*named, *(path for path, m in model.module.named_modules() if latent.is_mla(m))])
+        _replace_each(model, "mla", list(paths), mla)
+    else:
+        mla_foreign.adapt(model, named)
+    layers = latent.install_mla(model)
+    indexers = latent.install_indexers(model)
     if not layers:
         return model.report("patch_mla", 0, "no latent attention modules")
     return model.report("patch_mla", layers, f"{layers} latent attention modules, {indexers} indexers")
 
 
-def patch_moe(model: TransformerModel) -> TransformerModel:
-    """Router, dispatch, experts, combine; routing is uniform over the experts."""
-    blocks = moe.install_moe(model)
+@step
+def patch_moe(model: TransformerModel, *, moe_layer: Parts | None = None) -> TransformerModel:
+    """Router, dispatch, experts, combine; routing is uniform over the experts.
+
+    `moe_layer`: every MoE block is first replaced by `moe_layer(block)`.
+    """
+    blocks = moe.install_moe(model, moe_layer)
+    model.count_active()
     return model.report("patch_moe", blocks, f"{blocks} expert modules" if blocks else "dense model: no MoE modules")
 
 
+def _replace_each(model: TransformerModel, what: str, paths: list[str], new: Parts) -> None:
+    if not paths:
+        raise TransformationError(f"{model.blueprint.source.name}: no {what} modules to replace by {new.__name__}")
+    for path in paths:
+        replace_parts(model, path, new)
+
+
+@step
 def quantize_model(model: TransformerModel) -> TransformerModel:
     """Formats of weights and activations (quantize_linear), of the KV cache and the attention products."""
     if model.quant is None or not model.quant.quantises:
         return model.report("quantize_model", 0, "not quantised")
-    linears = quantize_linear(model)
+    linears = quantise.quantise_linears(model)
     attention_quant = quantise.describe_attention(model)
     return model.report("quantize_model", linears or bool(attention_quant), f"{linears} modules{attention_quant}")
 
 
-def quantize_linear(model: TransformerModel) -> int:
-    """Give every linear and experts module that the plan names its formats. Running it twice changes nothing."""
-    return quantise.quantise_linears(model)
+@step
+def quantize_linear(model: TransformerModel) -> TransformerModel:
+    """The part of quantize_model that gives weights their formats. Running it again changes nothing."""
+    if model.quant is None or not model.quant.quantises:
+        return model.report("quantize_linear", 0, "not quantised")
+    linears = quantise.quantise_linears(model)
+    return model.report("quantize_linear", linears, f"{linears} modules")
 
 
+@step
 def shard_model(model: TransformerModel) -> TransformerModel:
     """Cut parameters for tensor and expert parallelism; collectives become operators of the trace."""
     plan = model.plan
+    _require_matches(model)
     model.tp_values = local.tp_values(model)
-    if plan.tp * plan.dp == 1:
+    if plan.tp * plan.dp * plan.sp == 1:
         return model.report("shard_model", 0, "one device holds every layer whole")
     count, notes = sharding.shard(model)
+    linear.install_row_linears(model)
     model.notes += notes
-    return model.report("shard_model", count, f"{count} modules cut for tp {plan.tp}, ep {plan.ep}, dp {plan.dp}")
+    done = f"{count} modules cut for tp {plan.tp}, ep {plan.ep}, dp {plan.dp}" + f", sp {plan.sp}" * (plan.sp > 1)
+    rules = sharding.rules_applied(model)
+    return model.report("shard_model", count, f"{done}; by {rules}" if rules else done)
+
+
+def _require_matches(model: TransformerModel) -> None:
+    """Every pattern of a user's profile is about some module; ours are written for families of models."""
+    if model.profile_origin in ("", "builtin"):
+        return
+    paths = [path for path, _ in model.module.named_modules()]
+    idle = [pattern for pattern in model.tp_rules if not any(fnmatchcase(path, pattern) for path in paths)]
+    if idle:
+        near = near_names(idle[0], paths)
+        hint = f"; nearest: {', '.join(near)}" if near else ""
+        raise fault(model, f"tp_plan {', '.join(map(repr, idle))} matches no module{hint}")
 
 
 STANDARD: tuple[Step, ...] = (
@@ -139,12 +190,12 @@ def run_standard(
     for name in (*skip, *replace, *after):
         if name not in names:
             raise TransformationError(f"unknown step {name!r}; the steps are {', '.join(names)}")
-    for step in STANDARD:
-        if step.__name__ in skip:
+    for standard in STANDARD:
+        name = standard.__name__
+        if name in skip:
             continue
-        for function in (replace.get(step.__name__, step), after.get(step.__name__)):
+        for function in (replace.get(name, standard), after.get(name)):
             if function is not None:
-                result = function(model)
-                if result is not None and result is not model:
-                    raise TransformationError(f"step {step.__name__} returned {type(result).__name__}, not the model")
+                own = getattr(function, "__name__", name)
+                require_model(model, function(model), f"step {name if own == '<lambda>' else own}")
     return model

@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 
-from tensorcast.errors import DeploymentError, TransformationError
-from tensorcast.kernels import load_kernels
-from tensorcast.kernels.registry import KernelChoice, KernelRequest
-from tensorcast.layers.experts import experts_weights
-from tensorcast.layers.moe import is_router
+from tensorcast.anatomy import Anatomy, Stack
+from tensorcast.errors import DeploymentError, TransformationError, near_names
+from tensorcast.kernels import KERNELS, load_kernels
+from tensorcast.kernels.choice import KernelChoice, KernelRequest, OpSlot
+from tensorcast.layers.moe import idle_parameters
 from tensorcast.layers.patching import GlobalPatch
 from tensorcast.models.blueprint import Blueprint
-from tensorcast.pipelines import PIPELINES, ModelProfile, profile_for
+from tensorcast.models.build import count_parameters
+from tensorcast.pipelines import call_own, get_model_profile, pipeline_of, profile_origin
 from tensorcast.plan import ParallelPlan
+from tensorcast.profiles import ModelProfile
+from tensorcast.recording import Recorder, StepReport, require_model
+from tensorcast.trace.library import define_operators
 
 
 @dataclass(frozen=True)
@@ -31,31 +36,10 @@ class Deployment:
     mtp: int = 0
     reuse: bool = True
     hw: Any = None  # HardwareProfile, for what its kernels and formats allow; None = any machine
+    canvas: Any = None  # diffusion.canvas.Canvas, what a denoiser works on
 
 
-@dataclass
-class StepReport:
-    """What one transformation step did."""
-
-    name: str
-    status: str  # applied | skipped
-    reason: str
-    matched: int = 0
-
-    def to_dict(self) -> dict:
-        return {"name": self.name, "status": self.status, "reason": self.reason, "matched": self.matched}
-
-
-@dataclass
-class Stack:
-    """A list of decoder (or vision) layers. `kinds`: signature of each layer, filled when first traced."""
-
-    path: str
-    layers: list[nn.Module]
-    reuse: bool = True
-
-
-class TransformerModel:
+class TransformerModel(Anatomy):
     """A transformers model taken through the transformation steps.
 
     `module`, `config`, `profile`, `plan`, `quant`, `steps`, `kernels` (slots), `stacks`. Make one with
@@ -64,10 +48,12 @@ class TransformerModel:
 
     def __init__(self, blueprint: Blueprint, deployment: Deployment = Deployment()) -> None:
         load_kernels()
+        define_operators()  # those registered since the last model
         self.blueprint, self.deployment = blueprint, deployment
         self.module: nn.Module = blueprint.module
         self.config = blueprint.config
-        self.profile: ModelProfile = profile_for(blueprint.model_type)
+        self.profile: ModelProfile = get_model_profile(blueprint.model_type)
+        self.profile_origin = profile_origin(blueprint.model_type)
         self.steps: list[StepReport] = []
         self.stacks: list[Stack] = []
         self.patches: list[GlobalPatch] = []
@@ -75,10 +61,17 @@ class TransformerModel:
         self.waived: dict[str, str] = {}
         self.drafts: nn.Module | None = None
         self.quantised: dict[str, Any] = {}
+        self.unmatched: tuple[str, ...] = ()  # rules of the configuration's tensor-parallel plan that name nothing
         self.tp_values: tuple[int, ...] = (1,)  # degrees shard_model can cut the whole model into
-        self.parameters = sum(p.numel() for p in self.module.parameters())
-        self.active_parameters = self.parameters - idle_parameters(self.module)
-        self.kernels = KernelChoice(list(deployment.kernels), deployment.hw, self.profile.kernels)
+        self.parameters = count_parameters(self.module)
+        self.count_active()
+        self.kernels = KernelChoice(
+            deployment.kernels,
+            deployment.hw,
+            KernelRequest.table(self.profile.kernels, "profile", f"profile {self.profile.model_type!r}, kernels:"),
+            self.profile.variants,
+        )
+        self.recorder = Recorder(self)
         default_dtype = torch.get_default_dtype()
         try:
             torch.set_default_dtype(blueprint.dtype)
@@ -97,6 +90,44 @@ class TransformerModel:
     @property
     def quant(self):
         return self.deployment.quant
+
+    @property
+    def hw(self):
+        return self.deployment.hw
+
+    @property
+    def slots(self) -> Mapping[str, OpSlot]:
+        """The kernel slots by "op@path", read-only."""
+        return MappingProxyType({f"{slot.op}@{slot.path}": slot for slot in self.kernels.slots})
+
+    @cached_property
+    def facts(self):
+        """What one rank stores, layer by layer (deployed.ModelFacts); a small prefill is traced for the caches."""
+        from tensorcast.trace.facts import facts_of
+        from tensorcast.trace.run import trace_step
+
+        phases = self.blueprint.source.phases
+        return facts_of(self, trace_step(self, "prefill" if "prefill" in phases else phases[0], *self.probe))
+
+    @property
+    def probe(self) -> tuple[int, int, int]:
+        """(batch, tokens, tokens in cache) of the small forward that facts are read from."""
+        return 2, 192, 0
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of one rank's weights."""
+        return sum(group.nbytes * (len(group.layers) or 1) for group in self.facts.weights)
+
+    @property
+    def weight_params(self) -> int:
+        """Parameters of one rank, tied ones once."""
+        return sum(group.parameters * (len(group.layers) or 1) for group in self.facts.weights)
+
+    @property
+    def kv_bytes_per_token(self) -> float:
+        """Bytes that one token adds to one rank's caches, all layers together."""
+        return sum(group.token_bytes * (len(group.layers) or 1) for group in self.facts.caches)
 
     @property
     def architecture(self) -> str:
@@ -123,73 +154,6 @@ class TransformerModel:
         """Format the attention products run in when it is not the model's own."""
         return self.quant.attention if self.quant is not None else None
 
-    # -- what the model is made of -------------------------------------------------------------------------------------
-
-    @cached_property
-    def token_embedding(self) -> nn.Embedding | None:
-        find = getattr(self.module, "get_input_embeddings", None)
-        found = find() if find is not None else None
-        return found if isinstance(found, nn.Embedding) else None
-
-    @cached_property
-    def output_head(self) -> nn.Linear | None:
-        find = getattr(self.module, "get_output_embeddings", None)
-        found = find() if find is not None else None
-        return found if isinstance(found, nn.Linear) else None
-
-    @cached_property
-    def decoder(self) -> nn.Module:
-        """The module that holds the decoder layers."""
-        find = getattr(self.module, "get_decoder", None)
-        return find() if find is not None else self.module
-
-    @property
-    def main_stack(self) -> Stack | None:
-        """The stack of decoder layers. A vision tower may well have more layers; it is not the decoder's."""
-        inside = {id(m) for m in self.decoder.modules()}
-        found = [s for s in self.stacks if id(s.layers[0]) in inside]
-        return max(found, key=lambda s: len(s.layers), default=None)
-
-    @cached_property
-    def final_norm(self) -> nn.Module:
-        """The norm behind the last decoder layer."""
-        norms = [m for name, m in self.decoder.named_children() if "norm" in name]
-        if not norms:
-            raise TransformationError(f"{self.architecture}: no norm behind the decoder layers")
-        return norms[-1]
-
-    @cached_property
-    def tied(self) -> bool:
-        """Whether head and token embedding are one parameter in the checkpoint. Asked before anything is cut."""
-        head, token = self.output_head, self.token_embedding
-        return head is not None and token is not None and head.weight is token.weight
-
-    @property
-    def rotary_kernel(self):
-        slot = next((s for s in self.kernels.slots if s.op == "rotary"), None)
-        return slot.kernel if slot is not None else None
-
-    @property
-    def tp_rules(self) -> Mapping[str, str]:
-        return self.profile.tp_plan
-
-    @property
-    def config_tp_plan(self) -> Mapping[str, str]:
-        plan = getattr(self.module, "_tp_plan", None) or getattr(self.text_config, "base_model_tp_plan", None)
-        return plan or {}
-
-    @property
-    def text_config(self):
-        find = getattr(self.config, "get_text_config", None)
-        return find(decoder=True) if find is not None else self.config
-
-    @property
-    def unsharded(self) -> tuple[str, ...]:
-        """Path prefixes that every rank keeps whole: a vision tower, when only text is run."""
-        parts = ("model.visual", "visual", "model.vision_tower", "vision_tower", "model.vision_model", "vision_model")
-        towers = [n for n in parts if _has(self.module, n)]
-        return tuple(towers) or ("\0",)
-
     # -- steps ---------------------------------------------------------------------------------------------------------
 
     def report(self, name: str, matched: int, reason: str) -> TransformerModel:
@@ -197,14 +161,37 @@ class TransformerModel:
         self.steps.append(StepReport(name, "applied" if matched else "skipped", reason, matched))
         return self
 
-    def waive(self, step: str, reason: str) -> None:
-        """Declare that a demanded step is not needed here; printed in the report."""
-        self.waived[step] = reason
+    def waive(self, what: str, reason: str) -> None:
+        """Declare that a demanded step (or the op of a demanded kernel) is not needed here; printed in the report."""
+        from tensorcast.transformations import STANDARD
+
+        known = {*(step.__name__ for step in STANDARD), *KERNELS.ops()}
+        if what not in known:
+            near = near_names(what, known) or sorted(known)
+            raise TransformationError(f"waive {what!r}: no step and no op; nearest: {', '.join(near)}")
+        self.waived[what] = reason
 
     def replace_module(self, path: str, new: nn.Module) -> None:
-        """Put `new` where the module at `path` is."""
+        """Put `new` where the module at `path` is. What was installed on the old one is gone with it."""
+        if not isinstance(new, nn.Module):
+            raise TransformationError(f"replace_module {path!r}: {type(new).__name__} is no nn.Module")
+        try:
+            old = self.module.get_submodule(path)
+        except AttributeError:
+            near = near_names(path, [name for name, _ in self.module.named_modules()])
+            raise TransformationError(f"no module {path!r}; nearest: {', '.join(near) or 'none'}") from None
+        if not path or any(old is layer for stack in self.stacks for layer in stack.layers):
+            what = "the model itself" if not path else "a layer that maybe_reuse_layers has grouped"
+            raise TransformationError(f"replace_module {path!r}: {what}; replace layers before that step")
         parent, _, leaf = path.rpartition(".")
+        before = count_parameters(self.module)
         setattr(self.module.get_submodule(parent), leaf, new)
+        self.parameters += count_parameters(self.module) - before
+        self.kernels.drop(path)
+
+    def count_active(self) -> None:
+        """Set `active_parameters`: those that one token uses. Drafts do not count."""
+        self.active_parameters = self.parameters - idle_parameters(self.module, self.drafts)
 
     def modules(self, within: str = "") -> list[tuple[str, nn.Module]]:
         """(path, module) of every module, or of those below the path `within`."""
@@ -223,24 +210,25 @@ class TransformerModel:
         from tensorcast.transformations import run_standard
 
         self.tied  # noqa: B018  (asked before sharding can untie)
-        key = PIPELINES.match(self.blueprint.model_type)
-        if key is None:
-            result = run_standard(self)
+        if self.profile_origin not in ("", "builtin"):
+            self.notes.append(f"profile {self.profile.model_type!r} from {self.profile_origin}")
+        self.pipeline = pipeline_of(self.blueprint.model_type)
+        if self.pipeline is None:
+            run_standard(self)
         else:
-            entry = next(e for e in PIPELINES.entries() if e.key == key)
-            self.notes.append(f"pipeline {key!r} from {entry.origin} ran in place of the nine steps")
-            result = entry.value(self)
-        if result is not None and result is not self:
-            raise TransformationError(
-                f"the pipeline for {self.blueprint.model_type!r} returned {type(result).__name__}"
-            )
-        self.kernels.check(self.blueprint.source.name)
+            key, origin = self.pipeline.key, self.pipeline.origin
+            self.notes.append(f"pipeline {key!r} from {origin} ran in place of the nine steps")
+            what = f"the pipeline for {key!r} ({origin})"
+            require_model(self, call_own(what, self.pipeline.value, self), what)
+        self.recorder.unnamed()
+        self.kernels.check(self)
 
     def _check_demands(self) -> None:
         """What was asked must have been done by some step, whatever pipeline ran."""
         plan, applied = self.plan, {s.name for s in self.steps if s.status == "applied"}
+        degrees = " ".join(f"--{n} {getattr(plan, n)}" for n in ("tp", "ep", "sp") if getattr(plan, n) > 1)
         demands = {
-            "shard_model": (plan.tp > 1 or plan.ep > 1) and f"--tp {plan.tp} --ep {plan.ep}",
+            "shard_model": degrees,
             "quantize_model": self.quant is not None and self.quant.quantises and f"--quant ({self.quant.source})",
             "maybe_enable_mtp": self.deployment.mtp > 0 and f"--mtp {self.deployment.mtp}",
         }
@@ -250,27 +238,16 @@ class TransformerModel:
             if step in self.waived:
                 self.notes.append(f"{step} waived: {self.waived[step]}")
                 continue
-            raise DeploymentError(
-                f"the pipeline for {self.blueprint.model_type!r} did not run {step} but {asked} was asked"
-            )
+            who = repr(self.blueprint.model_type)
+            if self.pipeline is not None:
+                who = f"{self.pipeline.key!r} ({self.pipeline.origin})"
+            raise DeploymentError(f"the pipeline for {who} did not run {step} but {asked} was asked")
 
 
-def idle_parameters(module: nn.Module) -> int:
-    """Expert parameters that one token does not use: those of all but its top_k experts."""
-    idle = 0
-    for block in module.modules():
-        routers = [m for m in block.children() if is_router(m)]
-        for child in block.children():
-            weights = experts_weights(child)
-            if weights is not None and routers:
-                total, experts = sum(p.numel() for p in child.parameters(recurse=False)), weights[0].shape[0]
-                idle += total - total * routers[0].top_k // experts
-    return idle
+def deployed_model(blueprint: Blueprint, deployment: Deployment) -> TransformerModel:
+    """The blueprint taken through the steps, as the object for its kind."""
+    if blueprint.kind == "diffusers":
+        from tensorcast.diffusion.model import DiffusersTransformerModel
 
-
-def _has(module: nn.Module, path: str) -> bool:
-    for part in path.split("."):
-        module = getattr(module, part, None)
-        if not isinstance(module, nn.Module):
-            return False
-    return True
+        return DiffusersTransformerModel(blueprint, deployment)
+    return TransformerModel(blueprint, deployment)

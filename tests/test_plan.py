@@ -114,7 +114,7 @@ OPTIONS = (
 )  # fmt: skip
 STRANGE = (-1, 0, 1.5, float("nan"), float("inf"), 10**30, "nothing", "", b"x", [], [None], {}, {1: 2}, object())
 HARMLESS = {
-    ("exclude", "[]"), ("kernel", "[]"), ("overrides", "{}"), ("prefix_len", "0"), ("chunk", "0"),
+    ("exclude", "[]"), ("kernel", "[]"), ("overrides", "{}"), ("kernel", "{}"), ("prefix_len", "0"), ("chunk", "0"),
     ("micro_batches", "0"),
 }  # fmt: skip
 

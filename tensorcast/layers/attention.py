@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import torch
 
+from tensorcast.errors import ModelError
 from tensorcast.layers.mla import attend_latent
-from tensorcast.layers.state import install, state_of
+from tensorcast.layers.patching import GlobalPatch
+from tensorcast.layers.state import has_state, install, state_of
 from tensorcast.ops.base import dtype_name
 from tensorcast.trace.context import current
 
 INTERFACE = "tensorcast"
+_EAGER = re.compile(r"^eager_attention_forward$")
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,31 @@ def register_interface() -> None:
 
 def install_attention(model) -> int:
     """An attention slot on every module that calls transformers' attention interface. Returns how many."""
-    count = 0
+    found = list(attention_modules(model))
+    for path, module in found:
+        install(module, path).slots["attention"] = model.kernels.fill("attention", path)
+    model.patches.append(GlobalPatch(_EAGER, _through_slot))
+    return len(found)
+
+
+def _through_slot(original, module_name):
+    """What stands in for a model file's own `eager_attention_forward`, called without transformers' choice of one."""
+
+    def attend(module, *args, **kwargs):
+        if has_state(module) and "attention" in state_of(module).slots:
+            return attention_interface(module, *args, **kwargs)
+        return original(module, *args, **kwargs)
+
+    return attend
+
+
+def attention_modules(model):
+    """(path, module) of every module that calls transformers' attention interface."""
+    sizes = ("scaling", "scale", "head_dim", "num_heads")
     for path, module in model.module.named_modules():
-        sizes = ("scaling", "scale", "head_dim", "num_heads")
-        if hasattr(module, "is_causal") and any(hasattr(module, name) for name in sizes):
-            install(module, path).slots["attention"] = model.kernels.fill("attention", path)
-            count += 1
-    return count
+        named = hasattr(module, "is_causal") and any(hasattr(module, name) for name in sizes)
+        if named or hasattr(module, "set_processor"):  # the latter is how attention looks in diffusers
+            yield path, module
 
 
 def attention_interface(module, q, k, v, attention_mask=None, scaling=None, dropout=0.0, **kwargs):
@@ -97,9 +119,34 @@ class InterceptAttention(torch.overrides.TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _sdpa(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+def _sdpa(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+    if current().model.blueprint.kind == "packed":
+        how = "attend with tensorcast.nn.attend, or a tensorcast.nn.Attention"
+        raise ModelError(f"scaled_dot_product_attention does not know the sequences of packed tokens; {how}")
+    q, k, v, slot = query, key, value, calling_slot()
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    context = current()
+    math = context.model.attention_format or dtype_name(q)
+    # One new token sees all keys whether the call says causal or not; engines have a kernel of its own for that.
+    decoding = context.phase == "decode" and (is_causal or q.shape[-2] == 1)
+    phase, kv_format = ("decode", context.model.kv_format) if decoding else ("prefill", dtype_name(k))
+    rule = AttentionRule(float(scale), is_causal or decoding, 0, 0, 0, kv_format, math, phase)
+    if slot is not None and q.dim() == 4:
+        return slot.kernel(q, k, v, rule).transpose(1, 2)
     from tensorcast.trace.library import call
 
-    fmt = dtype_name(q)
-    out = call.attention(q, k, v, is_causal, 0, 0, 0, dtype_name(k), fmt, "prefill", "flash")
-    return out.transpose(1, 2)
+    limits = (rule.causal, rule.window, rule.chunk, rule.topk)
+    return call.attention(q, k, v, *limits, rule.kv_format, dtype_name(q), rule.phase, "flash").transpose(1, 2)
+
+
+def calling_slot():
+    """The attention slot of the innermost running module that has one; None outside of all."""
+    context = current()
+    path = context.tracer.here if context.tracer is not None else ""
+    while path:
+        module = context.model.module.get_submodule(path)
+        slot = state_of(module).slots.get("attention") if has_state(module) else None
+        if slot is not None:
+            return slot
+        path = path.rpartition(".")[0]
+    return None

@@ -16,24 +16,26 @@ from tensorcast.trace.library import call
 class _Recorder:
     """What one layer keeps, for the memory report: bytes a token (within `window`) and bytes a sequence."""
 
-    def note(self, kind: str, *, token_bytes: float = 0, sequence_bytes: float = 0, window: int = 0) -> None:
+    def note(
+        self, kind: str, *, token_bytes: float = 0, sequence_bytes: float = 0, window: int = 0, block: int = 1
+    ) -> None:
         tracer = current().tracer
         if tracer is not None:
-            tracer.note_cache(kind, token_bytes=token_bytes, sequence_bytes=sequence_bytes, window=window)
+            sizes = {"token_bytes": token_bytes, "sequence_bytes": sequence_bytes}
+            tracer.note_cache(kind, **sizes, window=window, block=block)
 
 
-class KvLayer(_Recorder, cache_utils.DynamicIndexedLayer):
-    """Keys and values of one layer with `past` tokens in front of the new ones."""
+class _Keys(_Recorder):
+    """Keys and values of one layer with `past` tokens in front of the new ones; memory is taken by `block` tokens."""
 
-    def __init__(self, past: int, window: int = 0, **kwargs) -> None:
-        super().__init__(**kwargs)
-        self.past, self.window = past, window
-        self.is_initialized = True
+    past: int
+    window: int
+    block: int = 1
 
     def update(self, key_states, value_states, *args, **kwargs):
         fmt = current().model.kv_format
         elements = sum(t.shape[1] * t.shape[-1] for t in (key_states, value_states))
-        self.note("kv", token_bytes=elements * item_bytes(fmt), window=self.window)
+        self.note("kv", token_bytes=elements * item_bytes(fmt), window=self.window, block=self.block)
         return call.kv_append(key_states, value_states, self.past, fmt, self.window)
 
     def update_indexer(self, indexer_key_states, *args, **kwargs):
@@ -48,14 +50,10 @@ class KvLayer(_Recorder, cache_utils.DynamicIndexedLayer):
         return self.past + int(query_length), 0
 
 
-class StateLayer(_Recorder, cache_utils.LinearAttentionLayer):
+class _States(_Recorder):
     """Convolution and recurrent state of one layer; present when `past` tokens have been seen."""
 
-    def __init__(self, past: int, **kwargs) -> None:
-        super().__init__(**kwargs)
-        self.past = past
-        for i in range(self.number_of_states):
-            self.has_previous_state[i] = past > 0
+    past: int
 
     def get_conv_state(self):
         return _PLACEHOLDER if self.past else None
@@ -70,8 +68,40 @@ class StateLayer(_Recorder, cache_utils.LinearAttentionLayer):
         self.note("state", sequence_bytes=elements * item_bytes(STATE_FORMAT))
         return recurrent_states
 
+    def _start(self) -> None:
+        for i in range(self.number_of_states):
+            self.has_previous_state[i] = self.past > 0
+
 
 _PLACEHOLDER = object()
+
+
+class KvLayer(_Keys, cache_utils.DynamicIndexedLayer):
+    """A layer with keys and values."""
+
+    def __init__(self, past: int, window: int = 0) -> None:
+        super().__init__()
+        self.past, self.window = past, window
+        self.is_initialized = True
+
+
+class StateLayer(_States, cache_utils.LinearAttentionLayer):
+    """A layer with states."""
+
+    def __init__(self, past: int, number_of_states: int = 1) -> None:
+        super().__init__(number_of_states=number_of_states)
+        self.past = past
+        self._start()
+
+
+class MixedLayer(_States, _Keys, cache_utils.LinearAttentionAndFullAttentionLayer):
+    """A layer that runs attention and a scan side by side: keys and values, and states."""
+
+    def __init__(self, past: int, window: int = 0, number_of_states: int = 1) -> None:
+        super().__init__(number_of_states=number_of_states)
+        self.past, self.window = past, window
+        self.is_initialized = True
+        self._start()
 
 
 def build_cache(config, past: int, drafts: Sequence[str | None] = ()):
@@ -90,10 +120,7 @@ def build_cache(config, past: int, drafts: Sequence[str | None] = ()):
 
 def _layer(kind: str, options: dict, past: int):
     known = cache_utils.DYNAMIC_LAYER_TYPE_MAPPING.get(kind)
-    plain = known is not None and known.__module__ == cache_utils.__name__
-    both = (cache_utils.LinearAttentionLayer, cache_utils.DynamicLayer)
-    mixed = plain and all(issubclass(known, half) for half in both)
-    if not plain or mixed:
+    if known is None or known.__module__ != cache_utils.__name__:
         # Such a cache decides how much is read and kept; taking it for plain keys and values would be a wrong number.
         raise ModelError(
             f"{current().model.blueprint.source.name}: layers of type {kind} keep a cache of their own kind, which is "
@@ -101,9 +128,11 @@ def _layer(kind: str, options: dict, past: int):
         )
     if kind == "dummy":
         return cache_utils.DummyLayer()
-    if kind in ("linear_attention", "conv"):
-        return StateLayer(past, **options)
-    return KvLayer(past, window=int(options.get("sliding_window") or 0))
+    states, keys = (issubclass(known, c) for c in (cache_utils.LinearAttentionLayer, cache_utils.DynamicLayer))
+    window, number = int(options.get("sliding_window") or 0), options.get("number_of_states", 1)
+    if states:
+        return MixedLayer(past, window, number) if keys else StateLayer(past, number)
+    return KvLayer(past, window)
 
 
 class EmptyCache(cache_utils.Cache):
@@ -111,6 +140,6 @@ class EmptyCache(cache_utils.Cache):
 
     def get_conv_state(self, layer_idx, state_idx=0):
         layer = self.layers[layer_idx]
-        return layer.get_conv_state() if isinstance(layer, StateLayer) else None
+        return layer.get_conv_state() if isinstance(layer, _States) else None
 
     get_recurrent_state = get_conv_state

@@ -68,24 +68,58 @@ def is_gated(module: nn.Module) -> bool:
 def experts_forward(module, hidden_states, *args, **kwargs):
     """forward of an experts module: dispatch, this rank's experts, combine."""
     state = state_of(module)
-    exchange, top_k = state.exchange, _top_k(module, args, kwargs)
+    exchange, kernel, top_k = state.exchange, state.slots["moe_experts"].kernel, _top_k(module, args, kwargs)
     x = hidden_states.reshape(-1, hidden_states.shape[-1])
-    if exchange.travels:
-        spec = state.quant
-        narrow = spec.activation if spec is not None and spec.needs_activation_quantise else dtype_name(x)
-        link = (exchange.slices, exchange.ep.size * exchange.tp.size, min(exchange.ep.stride, exchange.tp.stride))
-        x = call.moe_dispatch(x, top_k, exchange.tp.size, *link, narrow)
-        y = state.slots["moe_experts"].kernel(x, module, top_k)
-        y = call.moe_combine(y, top_k, exchange.tp.size, *link, dtype_name(y))
-        if exchange.slices > 1:
-            y = call.gather_slices(y, exchange.slices, 1)
+    if not exchange.travels or getattr(kernel, "exchanges", False):
+        y = kernel(x, module, top_k)
     else:
-        y = state.slots["moe_experts"].kernel(x, module, top_k)
+        link = _link(exchange)
+        x = call.moe_dispatch(x, top_k, *link, _wire_format(state.quant, x))
+        y = kernel(x, module, top_k)
+        y = call.moe_combine(y, top_k, *link, dtype_name(y))
+    if exchange.travels and exchange.slices > 1:
+        y = call.gather_slices(y, exchange.slices, 1)
     return y.view(hidden_states.shape)
+
+
+def _link(exchange: Exchange) -> tuple[int, int, int, int]:
+    """Ranks an expert lives on, ranks that share a group's tokens, all ranks that meet, and their distance."""
+    ep, tp = exchange.ep, exchange.tp
+    return tp.size, exchange.slices, ep.size * tp.size, min(ep.stride, tp.stride)
+
+
+def _wire_format(spec, x) -> str:
+    """Tokens travel in the format that the experts' products read, where these quantise them."""
+    return spec.activation if spec is not None and spec.needs_activation_quantise else dtype_name(x)
 
 
 def grouped_experts(x, module, top_k):
     """Kernel `grouped`: one operator for both products of all active experts."""
+    return call.moe_experts(*_arguments(x, module, top_k))
+
+
+def looped_experts(x, module, top_k):
+    """Kernel `loop`: one pair of products for each active expert."""
+    return call.moe_experts_loop(*_arguments(x, module, top_k), True)
+
+
+def eager_experts(x, module, top_k):
+    """Kernel `eager`: as `loop`, every operation of an expert as a kernel of its own."""
+    return call.moe_experts_loop(*_arguments(x, module, top_k), False)
+
+
+def exchanged_experts(x, module, top_k):
+    """Kernel `fused_all_to_all`: tokens travel to their experts and back beside the products."""
+    state = state_of(module)
+    formats = _wire_format(state.quant, x), dtype_name(x)
+    return call.moe_exchanged_experts(*_arguments(x, module, top_k), *_link(state.exchange), *formats)
+
+
+exchanged_experts.exchanges = True
+
+
+def _arguments(x, module, top_k) -> tuple:
+    """What every operator of experts takes: tensors, routing, formats, and who meets at the experts."""
     state = state_of(module)
     w13, w2 = experts_weights(module)
     spec, exchange = state.quant, state.exchange
@@ -95,9 +129,8 @@ def grouped_experts(x, module, top_k):
     else:
         overhead = scale_overhead(spec, module)
         formats = (spec.weight, spec.activation, spec.math, overhead, spec.dequantises_weight, spec.label)
-    return call.moe_experts(
-        x, w13, w2, top_k, exchange.experts, is_gated(module), *formats, exchange.groups, exchange.ep.size
-    )
+    sizes = top_k, exchange.experts, is_gated(module)
+    return (x, w13, w2, *sizes, *formats, exchange.groups, exchange.ep.size)
 
 
 def scale_overhead(spec, module) -> float:

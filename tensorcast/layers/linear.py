@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import weakref
 
 import torch
 from torch import nn
 
 from tensorcast.formats import bytes_of
-from tensorcast.layers.state import install, state_of
+from tensorcast.layers.state import has_state, install, state_of
 from tensorcast.ops.base import dtype_name
 from tensorcast.trace.context import current
 from tensorcast.trace.library import call
@@ -20,7 +21,7 @@ def install_linears(model, within: str = "") -> int:
     for path, module in model.modules(within):
         if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
             install(module, path, linear_forward)
-        elif isinstance(module, nn.Embedding):
+        elif isinstance(module, nn.Embedding) and _takes_ids(module):
             install(module, path, embedding_forward)
         else:
             continue
@@ -28,10 +29,36 @@ def install_linears(model, within: str = "") -> int:
     return count
 
 
+def install_row_linears(model) -> int:
+    """Slot row_linear on every product whose partial sums are added up right behind it. Returns how many."""
+    count = 0
+    for path, module in model.module.named_modules():
+        if isinstance(module, nn.Linear) and has_state(module) and state_of(module).shard.sums:
+            state_of(module).slots["row_linear"] = model.kernels.fill("row_linear", path)
+            count += 1
+    return count
+
+
 def linear_forward(module: nn.Linear, x: torch.Tensor) -> torch.Tensor:
     """forward of an installed nn.Linear."""
     state = state_of(module)
+    x = state.shard.before(x)
+    slot = state.slots.get("row_linear")
+    if slot is not None and slot.kernel is not None:
+        return slot.kernel(x, module)
     return state.shard.after(product(x, module.weight, module.bias, state.quant))
+
+
+def summed_linear(x: torch.Tensor, module: nn.Linear) -> torch.Tensor:
+    """Kernel `fused` of row_linear: the product and the sum of its results over the ranks as one operator."""
+    state = state_of(module)
+    group = state.shard.group
+    return product(x, module.weight, module.bias, state.quant, call.linear_all_reduce, group.size, group.stride)
+
+
+def _takes_ids(module: nn.Embedding) -> bool:
+    """Whether forward looks up the ids it is given; others work them out first (positions counted from a mask)."""
+    return len(inspect.signature(type(module).forward).parameters) == 2
 
 
 def embedding_forward(module: nn.Embedding, ids: torch.Tensor) -> torch.Tensor:
@@ -40,17 +67,20 @@ def embedding_forward(module: nn.Embedding, ids: torch.Tensor) -> torch.Tensor:
     return rows if getattr(module, "embed_scale", None) is None else rows * 1.0
 
 
-def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, spec) -> torch.Tensor:
-    """x · weightᵀ + bias with the kernels that `spec` (a QuantSpec or None) brings along."""
+def product(x, weight, bias, spec, operator=None, *more) -> torch.Tensor:
+    """x · weightᵀ + bias with the kernels that `spec` (a QuantSpec or None) brings along.
+
+    `operator`: another one than `linear`, which takes the arguments `more` behind those of `linear`.
+    """
+    operator = operator or call.linear
     if spec is None:
         fmt = dtype_name(weight)
-        return call.linear(x, weight, bias, fmt, dtype_name(x), fmt, 0, False, "")
+        return operator(x, weight, bias, fmt, dtype_name(x), fmt, 0, False, "", *more)
     quantised = quantise_activation(x, spec)
     n, k = weight.shape
     scales = spec.weight_bytes(n, k) - bytes_of(n * k, spec.weight)
-    y = call.linear(
-        x, weight, bias, spec.weight, spec.activation, spec.math, scales, spec.dequantises_weight, spec.label
-    )
+    formats = (spec.weight, spec.activation, spec.math, scales, spec.dequantises_weight, spec.label)
+    y = operator(x, weight, bias, *formats, *more)
     del quantised
     return y
 
@@ -65,4 +95,5 @@ def quantise_activation(x: torch.Tensor, spec) -> torch.Tensor | None:
     if found is not None and found() is x:
         return None
     memo[key] = weakref.ref(x)
-    return call.quantize(x, spec.activation, spec.activation_group, spec.dynamic, spec.math, spec.label)
+    kernel = call.quantize_inside if current().is_normed(x) else call.quantize
+    return kernel(x, spec.activation, spec.activation_group, spec.dynamic, spec.math, spec.label)

@@ -21,15 +21,27 @@ def tp_values(model) -> tuple[int, ...]:
 def head_modules(model):
     """(path, module) of every attention and scan layer that tensor parallelism cuts."""
     for path, module in model.module.named_modules():
-        if path.startswith(tuple(model.unsharded)) or not has_state(module):
-            continue
-        if "attention" in state_of(module).slots or hasattr(module, "A_log"):
+        if _has_heads(module) and not path.startswith(tuple(model.unsharded)):
+            install(module, path)
             yield path, module
+
+
+def _has_heads(module: nn.Module) -> bool:
+    """A scan layer, attention with a slot, or attention written by hand: projections q, k, v and a number of heads."""
+    if has_state(module) and ("attention" in state_of(module).slots or is_scan(module)):
+        return True
+    projections = (getattr(module, name, None) for name in ("q_proj", "k_proj", "v_proj"))
+    return all(isinstance(p, nn.Linear) for p in projections) and head_counts(module)[0] > 1
+
+
+def is_scan(module: nn.Module) -> bool:
+    """Whether `module` is a state-space or linear-attention layer."""
+    return hasattr(module, "A_log")
 
 
 def head_numbers(module: nn.Module) -> dict[str, int]:
     """What must divide, by name. Those in `_REPLICATED` may also be fewer than the ranks."""
-    if hasattr(module, "A_log"):
+    if is_scan(module):
         return {n: module.__dict__[n] for n in _SCAN_HEADS if n in module.__dict__}
     heads, kv_heads, _ = head_counts(module)
     return {"heads": heads, "KV_heads": kv_heads}
@@ -54,13 +66,22 @@ def head_counts(module: nn.Module) -> tuple[int, int, int]:
                     return value
         return None
 
-    heads = first("num_heads", "num_attention_heads", "n_heads") or 1
+    heads = first(*_HEADS) or 1
     head_dim = first("head_dim", "v_head_dim") or 0
+    q_proj = getattr(module, "q_proj", None)
+    if not head_dim and isinstance(q_proj, nn.Linear):
+        head_dim = q_proj.out_features // heads
     k_proj = getattr(module, "k_proj", None)
     if isinstance(k_proj, nn.Linear) and head_dim and not is_mla(module):
         return heads, max(1, k_proj.out_features // head_dim), head_dim
-    kv_heads = heads if is_mla(module) else first("num_key_value_heads", "num_kv_heads") or heads
+    kv_heads = heads if is_mla(module) else first(*_KV_HEADS) or heads
     return heads, kv_heads, head_dim
+
+
+_HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads")
+_KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "n_kv_head")
+_GROUPS = ("num_key_value_groups", "num_kv_groups", "n_rep")
+_WIDTHS = ("hidden_size", "embed_dim", "all_head_size", "inner_dim", "d_model")
 
 
 class _LocalConfig:
@@ -77,14 +98,16 @@ def localise(module, heads, local_heads, kv_heads, local_kv) -> None:
     config = getattr(module, "config", None)
     if config is not None and getattr(config, "num_attention_heads", None) == heads:
         module.config = _LocalConfig(config, num_attention_heads=local_heads, num_key_value_heads=local_kv)
-    for name, old, new in (
-        ("num_heads", heads, local_heads),
-        ("num_attention_heads", heads, local_heads),
-        ("num_key_value_heads", kv_heads, local_kv),
-        ("num_key_value_groups", None, local_heads // local_kv),
+    width = head_counts(module)[2]
+    for names, old, new in (
+        (_HEADS, heads, local_heads),
+        (_KV_HEADS, kv_heads, local_kv),
+        (_GROUPS, heads // kv_heads, local_heads // local_kv),
+        (_WIDTHS, heads * width, local_heads * width),
     ):
-        if name in module.__dict__ and (old is None or module.__dict__[name] == old):
-            module.__dict__[name] = new
+        for name in names:
+            if module.__dict__.get(name) == old:
+                module.__dict__[name] = new
 
 
 _SCAN_HEADS = ("num_v_heads", "num_k_heads", "num_heads", "n_groups")

@@ -25,8 +25,18 @@ def install_mla(model) -> int:
         state.slots["mla"] = model.kernels.fill("mla", path)
         module.__dict__["_original_expand_kv"] = module.expand_kv
         module.__dict__["expand_kv"] = _expander(module)
+        _tell(model, state.slots)
         count += 1
     return count
+
+
+def _tell(model, slots) -> None:
+    """Say once where a chosen attention kernel does not run: attention over latents has kernels of its own."""
+    slot = slots.get("attention")
+    if slot is not None and slot.source != "default" and slots["mla"].kernel("decode", False):
+        note = f"attention={slot.name} runs where latents are expanded; decode works on them as they are"
+        if note not in model.notes:
+            model.notes.append(note)
 
 
 def _expander(module):

@@ -13,7 +13,10 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from tensorcast.errors import DeploymentError
+from tensorcast.errors import DeploymentError, TransformationError, near_names
+from tensorcast.layers.named import fault, modules_named
+from tensorcast.layers.wrap import wrap
+from tensorcast.pipelines import call_own
 from tensorcast.trace.context import current
 
 # Where published configurations say how many draft layers the checkpoint has.
@@ -22,9 +25,15 @@ _KEYS = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers", 
 
 def draft_layers(model) -> int:
     """Draft layers that the published checkpoint has."""
-    keys = (model.profile.mtp_layers_key,) if model.profile.mtp_layers_key else _KEYS
     described = model.blueprint.source.config
     described = {**described, **(described.get("text_config") or {})}
+    keys, own = _KEYS, model.profile.mtp_layers_key
+    if own is not None:
+        if own not in described:
+            near = near_names(own, described)
+            hint = f"; nearest: {', '.join(near)}" if near else ""
+            raise fault(model, f"mtp_layers_key {own!r}: the configuration has no such key{hint}")
+        keys = (own,)
     return max((int(described.get(k) or 0) for k in keys), default=0)
 
 
@@ -62,34 +71,45 @@ def install_drafts(model, wanted: int) -> int:
     if not available:
         name = model.blueprint.source.name
         raise DeploymentError(f"--mtp {wanted}: {name} has no multi-token-prediction layers; leave it out")
-    decoder = model.decoder
-    last, norm = decoder.layers[-1], model.final_norm
+    if model.blueprint.kind == "packed":
+        raise DeploymentError(f"--mtp {wanted}: draft layers are not made for packed models; leave it out")
+    layers, norm = model.layers, model.final_norm
+    if not layers:
+        raise DeploymentError(f"--mtp {wanted}: {model.architecture} has no list of decoder layers; set layers_path")
     hidden = model.text_config.hidden_size
     drafts = nn.ModuleList()
-    dtype, index = model.blueprint.dtype, len(decoder.layers)
+    dtype, index = model.blueprint.dtype, len(layers)
     for _ in range(min(wanted, available)):
         blocks = []
         for kind in block_kinds(model.text_config):
-            blocks.append(_fresh_block(last, model.text_config, index, kind).to(dtype))
+            blocks.append(_block(model, layers[-1], index, kind).to(dtype))
             index += 1
         drafts.append(DraftLayer(blocks, norm, hidden, dtype))
     model.module.add_module("mtp", drafts.eval().requires_grad_(False))
     model.drafts = drafts
-    from tensorcast.layers import linear, mlp
-    from tensorcast.layers import norm as norms
-
-    for install in (
-        linear.install_linears,
-        norms.install_norms,
-        mlp.install_gated_mlps,
-        mlp.install_activations,
-    ):
-        install(model, "mtp")
+    wrap(model, "mtp")
     return len(drafts)
 
 
-def _fresh_block(last: nn.Module, config, index: int, kind: str | None) -> nn.Module:
-    """A decoder block like the last one, or of `kind`; the configuration's per-layer lists are made long enough."""
+def _block(model, last: nn.Module, index: int, kind: str | None) -> nn.Module:
+    """The decoder block of a draft layer: of the class that the profile names, else one like the last layer."""
+    name = model.profile.mtp_block_module_name
+    made = type(modules_named(model, name)[0][1]) if name is not None else type(last)
+    block = call_own(f"{made.__name__}(config, layer_idx)", _fresh_block, made, model.text_config, index, kind)
+    if kind is None and name is None and _sizes(block) != _sizes(last):
+        raise TransformationError(
+            f"--mtp: a fresh {made.__name__} is not like the last layer of {model.architecture}, whose code changes "
+            "its layers; name the class of the draft's block in a ModelProfile: mtp_block_module_name"
+        )
+    return block
+
+
+def _sizes(module: nn.Module) -> list:
+    return [(name, tuple(parameter.shape)) for name, parameter in module.named_parameters()]
+
+
+def _fresh_block(block_class: type, config, index: int, kind: str | None) -> nn.Module:
+    """A decoder block of layer `index`, like the last layer or of `kind`; per-layer lists are made long enough."""
     longer = copy.copy(config)
     # the list that says each layer's kind, by the name the configuration stores it under
     types = getattr(config, "attribute_map", {}).get("layer_types", "layer_types")
@@ -97,7 +117,7 @@ def _fresh_block(last: nn.Module, config, index: int, kind: str | None) -> nn.Mo
         if isinstance(value, list) and len(value) == config.num_hidden_layers:
             filler = kind if kind is not None and name == types else value[-1]
             longer.__dict__[name] = [*value, *[filler] * (index + 1 - len(value))]
-    return type(last)(longer, layer_idx=index)
+    return block_class(longer, layer_idx=index)
 
 
 def run_drafts(model, hidden, ids, options) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 
 import torch
@@ -27,10 +28,42 @@ def install_norms(model, within: str = "") -> int:
             op, forward = "layer_norm", norm_forward
         else:
             continue
-        slot = model.kernels.fill(op, path)
+        slot = model.kernels.fill(op, path, "offset" if op == "rms_norm" and is_offset(module) else "standard")
         install(module, path, forward).slots[op] = slot
         count += 1
     return count
+
+
+def is_offset(module: nn.Module) -> bool:
+    """Whether a norm multiplies by 1 + weight: with a weight of 0 its own code gives more than 0.
+
+    A norm that cannot be run alone is taken for an ordinary one; `variants` of a ModelProfile says otherwise.
+    """
+    weight = module._parameters.get("weight")
+    if weight is None:
+        return False
+    options = tuple(v for v in vars(module).values() if isinstance(v, (bool, int, float, str)))
+    key = (type(module), options)
+    if key not in _OFFSET:
+        _OFFSET[key] = _runs_offset(module, weight.shape)
+    return _OFFSET[key]
+
+
+_OFFSET: dict[tuple, bool] = {}  # code and its options → whether it is of that kind
+
+
+def _runs_offset(module: nn.Module, shape: torch.Size) -> bool:
+    probe = copy.copy(module)
+    probe.__dict__["_parameters"] = {
+        name: None if p is None else nn.Parameter(torch.zeros(p.shape, device="cpu"))
+        for name, p in module._parameters.items()
+    }
+    try:
+        with torch.device("cpu"), torch.no_grad():
+            result = type(module).forward(probe, torch.ones((1, shape[-1])))
+        return bool(torch.any(result != 0))
+    except Exception:  # the code of anybody, called in a way its author need not have thought of
+        return False
 
 
 def norm_forward(module, x, *args, **kwargs):

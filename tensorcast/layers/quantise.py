@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from tensorcast.layers.experts import experts_weights
+from tensorcast.layers.local import empty_parameter
 from tensorcast.layers.moe import is_router
 from tensorcast.layers.state import has_state, state_of
 
@@ -16,7 +17,19 @@ def quantise_linears(model) -> int:
     for path, spec in specs.items():
         state_of(model.module.get_submodule(path)).quant = spec
     model.quantised = specs
+    _untie(model)
     return len(specs)
+
+
+def _untie(model) -> None:
+    """A head in another format than the token embedding is a tensor of its own: both are stored."""
+    head, table = model.output_head, model.token_embedding
+    if not model.tied or state_of(head).quant == state_of(table).quant:
+        return
+    head._parameters["weight"] = empty_parameter(head.weight, head.weight.shape)
+    model.tied = False
+    formats = ", ".join(f"{state_of(m).quant.weight if state_of(m).quant else model.dtype_name}" for m in (head, table))
+    model.notes.append(f"head and token embedding untied by quantisation: both are stored ({formats})")
 
 
 def _kind(model, module: nn.Module) -> str | None:

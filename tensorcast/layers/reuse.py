@@ -22,13 +22,13 @@ _PLAIN = (bool, int, float, str, type(None))
 
 def find_stacks(model) -> list[Stack]:
     """The decoder's layers and other lists of three or more real blocks, outermost only; they report to the tracer."""
-    decoder = getattr(model.decoder, "layers", None)
+    decoder, towers = model.layers, model.tower_layers
     drafts = set() if model.drafts is None else {*model.drafts.modules()}  # run one by one, with inputs of their own
     for path, module in model.module.named_modules():
         nested = any(path.startswith(f"{s.path}.") for s in model.stacks)
         if not isinstance(module, nn.ModuleList) or nested or module in drafts:
             continue
-        if (module is decoder or len(module) >= 3) and all(_is_block(child) for child in module):
+        if (module is decoder or path == towers or len(module) >= 3) and all(_is_block(child) for child in module):
             model.stacks.append(Stack(path, list(module), model.deployment.reuse))
     for stack in model.stacks:
         for index, block in enumerate(stack.layers):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from tensorcast.errors import KernelError
 from tensorcast.layers.patching import GlobalPatch
 from tensorcast.layers.state import install, original_forward, state_of
 from tensorcast.trace.context import current
@@ -21,8 +22,17 @@ def install_rotary(model) -> int:
             install(module, path, lookup_forward).slots["rotary"] = model.kernels.fill("rotary", path)
             count += 1
     if count:
-        model.patches.append(GlobalPatch(_FUNCTION, _rotate))
+        _check_alike(model)
+        model.patches.append(GlobalPatch(_FUNCTION, rotating))
     return count
+
+
+def _check_alike(model) -> None:
+    """Model code rotates through plain functions, which do not know their module: one kernel serves the whole model."""
+    names = {slot.name: slot.path for slot in model.kernels.slots if slot.op == "rotary"}
+    if len(names) > 1:
+        told = ", ".join(f"{name} at {path}" for name, path in names.items())
+        raise KernelError(f"rotary kernels cannot differ within a model: {told}; ask for one without @GLOB")
 
 
 def lookup_forward(module, *args, **kwargs):
@@ -43,7 +53,9 @@ def _rotated_width(module) -> int:
     return widths.pop() if len(widths) == 1 else 0
 
 
-def _rotate(original, module_name):
+def rotating(original, module_name=""):
+    """`original`, which rotates (q, k, cos, sin), (q, k, freqs) or (x, cos, sin), through the model's kernel."""
+
     def rotate(q, k, *args, **kwargs):
         kernel = current().model.rotary_kernel
         if kernel is None:

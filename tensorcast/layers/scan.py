@@ -19,7 +19,8 @@ STATE_FORMAT = "fp32"
 
 
 def install_scans(model) -> int:
-    """Scan layers, found by their decay `A_log`, and patches for the functions of their code. Returns how many."""
+    """Scan layers, found by their decay `A_log`, and patches for the functions that such layers, and those with a
+    short convolution alone, call. Returns how many."""
     count = 0
     for path, module in model.module.named_modules():
         if not hasattr(module, "A_log"):
@@ -28,15 +29,7 @@ def install_scans(model) -> int:
         if hasattr(module, "fix_query_key_value_ordering"):
             module.__dict__["fix_query_key_value_ordering"] = _regroup(module.fix_query_key_value_ordering)
         count += 1
-    if count:
-        model.patches += [
-            GlobalPatch(re.compile(r"^torch_chunk_gated_delta_rule$"), _delta_rule(False)),
-            GlobalPatch(re.compile(r"^torch_recurrent_gated_delta_rule$"), _delta_rule(True)),
-            GlobalPatch(re.compile(r"^causal_conv1d_fn$"), _convolution),
-            GlobalPatch(re.compile(r"^causal_conv1d_update$"), _convolution_step),
-            GlobalPatch(re.compile(r"^mamba2_chunk_scan$"), _mamba_chunks),
-            GlobalPatch(re.compile(r"^mamba2_selective_state_update$"), _mamba_step),
-        ]
+    model.patches += [GlobalPatch(re.compile(pattern), make) for pattern, make in _FUNCTIONS.items()]
     return count
 
 
@@ -101,6 +94,25 @@ def _mamba_chunks(original, module_name):
     return scan
 
 
+def _selective_scan(original, module_name):
+    """Mamba-1: x, dt [b, channels, s], A [channels, state], B, C [b, state, s]; the gate z and the skip are inside."""
+
+    def scan(x, dt, A, B, C, *args, return_last_state=False, **kwargs):
+        step = current().phase == "decode"
+        out = call.selective_scan(x, dt, B, C, A.shape[-1], step, STATE_FORMAT)
+        return (out, _state(x, *x.shape[:2], A.shape[-1])) if return_last_state else out
+
+    return scan
+
+
+def _selective_step(original, module_name):
+    def step(state, x, dt, A, B, C, *args, **kwargs):
+        x, dt, B, C = (t.unsqueeze(-1) for t in (x, dt, B, C))
+        return call.selective_scan(x, dt, B, C, A.shape[-1], True, STATE_FORMAT).squeeze(-1)
+
+    return step
+
+
 def _mamba_step(original, module_name):
     def step(state, x, dt, A, B, C, *args, **kwargs):
         one = (t.unsqueeze(1) for t in (x, B, C, dt[..., :1].squeeze(-1)))
@@ -108,3 +120,16 @@ def _mamba_step(original, module_name):
         return call.mamba2_scan(x, B, C, dt, B.shape[-1], 1, True, STATE_FORMAT, dtype_name(x)).squeeze(1)
 
     return step
+
+
+# Functions of transformers' own code, by their names, which models of a kind share.
+_FUNCTIONS = {
+    r"^(torch_chunk_gated_delta_rule|chunk_kimi_delta_attention)$": _delta_rule(False),
+    r"^(torch_recurrent_gated_delta_rule|recurrent_kimi_delta_attention)$": _delta_rule(True),
+    r"^causal_conv1d_fn$": _convolution,
+    r"^causal_conv1d_update$": _convolution_step,
+    r"^mamba2_chunk_scan$": _mamba_chunks,
+    r"^mamba2_selective_state_update$": _mamba_step,
+    r"^mamba_selective_scan$": _selective_scan,
+    r"^mamba_selective_state_update$": _selective_step,
+}

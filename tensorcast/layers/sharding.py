@@ -1,56 +1,37 @@
 """Tensor and expert parallelism: which parameter is split how, and the local shapes one rank holds.
 
 Every parameter is cut on the built module itself, so what a rank stores and computes is what the module then shows.
-Which way a linear goes is decided by the last part of its path, first rule that speaks: the model's profile, the table
-below, the plan in the model's own configuration. KV heads that are fewer than ranks are replicated.
+Which way a linear goes is decided by `tp_rules`. An attention's heads are cut where its input projections are; KV heads
+that are fewer than ranks are replicated. Widths that do not divide are rounded up: the largest shard is costed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
 from fnmatch import fnmatchcase
 from math import ceil
 
 from torch import nn
 
 from tensorcast.errors import DeploymentError
-from tensorcast.layers.experts import Exchange, ExpertSizes, experts_weights
+from tensorcast.layers.expert_sharding import split_experts
 from tensorcast.layers.local import (
     divides,
-    empty_parameter,
     head_counts,
     head_modules,
     head_numbers,
+    is_scan,
     localise,
     localise_scan,
     scan_width,
     smaller,
 )
 from tensorcast.layers.mla import is_mla
+from tensorcast.layers.sequence import split_sequence
 from tensorcast.layers.state import Group, Shard, has_state, state_of
+from tensorcast.layers.tp_rules import Rule, Rules
 
-# Serving engines split these leaves so, whatever the model.
-LEAVES: Mapping[str, str] = {
-    **dict.fromkeys(("q_proj", "k_proj", "v_proj", "qkv_proj", "q_b_proj", "kv_b_proj"), "column"),
-    **dict.fromkeys(("gate_proj", "up_proj", "gate_up_proj", "w1", "w3", "fc1", "linear_fc1"), "column"),
-    **dict.fromkeys(("o_proj", "down_proj", "w2", "out_proj", "fc2", "linear_fc2"), "row"),
-    **dict.fromkeys(("in_proj", "in_proj_qkvz", "in_proj_ba"), "column"),
-    **dict.fromkeys(("in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b"), "column"),
-    "lm_head": "column_gather",
-    **dict.fromkeys(("q_a_proj", "kv_a_proj_with_mqa", "wq_b", "wk", "weights_proj"), "replicated"),
-    **dict.fromkeys(("shared_expert_gate", "eh_proj"), "replicated"),
-}
-_CONFIG_STYLES = {
-    "colwise": "column",
-    "packed_colwise": "column",
-    "rowwise": "row",
-    "packed_rowwise": "row",
-    "colwise_gather_output": "column_gather",
-    "colwise_rep": "column_gather",
-    "rowwise_split_input": "row",
-    "replicated_with_grad_allreduce": "replicated",
-    "mla_kv_a_proj": "replicated",
-}
+ATTENTION_INPUTS = ("q_proj", "k_proj", "v_proj", "qkv_proj")
 
 
 def shard(model) -> tuple[int, list[str]]:
@@ -58,14 +39,25 @@ def shard(model) -> tuple[int, list[str]]:
     plan = model.plan
     work = _Sharder(model)
     if plan.tp > 1:
-        work.check_heads()
         work.attention()
         work.scans()
         work.linears()
         work.embeddings()
+        work.say_unmatched()
     if plan.tp * plan.dp > 1:
-        work.experts()
+        work.count += split_experts(model)
+    if plan.sp > 1:
+        work.count += split_sequence(model)
     return work.count, work.notes
+
+
+def rules_applied(model) -> str:
+    """Every rule that cut a module, with how many, for the step report: `default q_proj (36), …`."""
+    shards = [state_of(m).shard for m in model.module.modules() if has_state(m)]
+    counts = Counter(shard.rule for shard in shards if shard.rule and shard.style != "replicated")
+    exchanges = [state_of(m).exchange for m in model.module.modules() if has_state(m)]
+    counts["experts"] = sum(e is not None and e.ep.size * e.tp.size > 1 for e in exchanges)
+    return ", ".join(f"{rule} ({count})" for rule, count in counts.items() if count)
 
 
 class _Sharder:
@@ -76,58 +68,89 @@ class _Sharder:
         self.tp = Group(model.plan.tp, 1)
         self.count = 0
         self.notes: list[str] = []
-        self.rules = model.tp_rules
-        self._scan_linears: set[int] = set()
+        self.rules = Rules(model) if model.plan.tp > 1 else None
+        self._placed: set[int] = set()  # linears that are done with
+        self._uneven: dict[str, str] = {}
 
     # -- attention -----------------------------------------------------------------------------------------------------
 
-    def _attentions(self):
-        return ((path, module) for path, module in head_modules(self.model) if not hasattr(module, "A_log"))
-
-    def check_heads(self) -> None:
-        """Heads must divide; the error lists the values that would."""
-        tp = self.tp.size
-        for path, module in head_modules(self.model):
-            counts = head_numbers(module)
-            if not divides(counts, tp):
-                numbers = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in counts.items())
-                valid = ", ".join(map(str, self.model.tp_values))
-                raise DeploymentError(f"--tp {tp}: {path} has {numbers}; values that divide: {valid}")
-
     def attention(self) -> None:
-        tp = self.tp.size
-        replicated = 0
-        for _, module in self._attentions():
-            heads, kv_heads, head_dim = head_counts(module)
-            local_heads, local_kv = heads // tp, max(1, kv_heads // tp)
-            if not is_mla(module):
-                for name in ("k_proj", "v_proj"):
-                    self._resize_kv(module, name, kv_heads, local_kv)
-                if hasattr(module, "qkv_proj"):
-                    width = (local_heads + 2 * local_kv) * head_dim
-                    self._cut(module.qkv_proj, 0, width, "column", "heads")
-                replicated += kv_heads < tp
-            for name in ("sinks", "sink"):
-                value = getattr(module, name, None)
-                if isinstance(value, nn.Parameter) and value.shape[0] == heads:
-                    module._parameters[name] = smaller(value, 0, local_heads)
-                    state_of(module).shard = Shard("column", self.tp, rule="heads")
-            for name, width in (("q_norm", heads), ("k_norm", kv_heads)):
-                norm = getattr(module, name, None)
-                weight = getattr(norm, "weight", None)
-                if weight is None or weight.dim() != 1 or not head_dim:
-                    continue
-                if weight.shape[0] == width * head_dim > head_dim:
-                    norm._parameters["weight"] = smaller(weight, 0, weight.shape[0] * max(1, width // tp) // width)
-                    state_of(norm).shard = Shard("norm", self.tp, reduce=name == "q_norm", rule="norm over all heads")
-            localise(module, heads, local_heads, kv_heads, local_kv)
-        if replicated:
-            self.notes.append(f"KV heads replicated over ranks in {replicated} layers: fewer than tp {tp}")
+        """Heads are cut where the input projections are; an attention whose projections are whole runs whole."""
+        found = [(path, module) for path, module in head_modules(self.model)]
+        cut = [(p, m) for p, m in found if is_scan(m) or self._cuts_heads(p, m)]
+        for path, module in cut:
+            self._check_heads(path, module)
+        whole = {id(m) for _, m in found} - {id(m) for _, m in cut}
+        replicated = Counter()
+        for path, module in found:
+            if id(module) in whole:
+                self._split_inputs(path, module)
+            elif not is_scan(module):
+                replicated[self._cut_heads(path, module)] += 1
+        for kv_heads, layers in replicated.items():
+            if kv_heads < self.tp.size:
+                times = self.tp.size // kv_heads
+                self.notes.append(
+                    f"KV heads replicated over ranks in {layers} layers: {kv_heads} are fewer than tp {self.tp.size}, "
+                    f"each is kept {times} times"
+                )
 
-    def _resize_kv(self, module, name, kv_heads, local_kv) -> None:
-        linear = getattr(module, name, None)
-        if isinstance(linear, nn.Linear):
-            self._cut(linear, 0, linear.out_features // kv_heads * local_kv, "column", "kv heads")
+    def _cuts_heads(self, path, module) -> bool:
+        """Whether the rules split what goes into an attention; those for q, k and v must agree."""
+        styles = {name: self.rules.of(name, child).style for name, child in _linears(path, module)}
+        inputs = {name: style for name, style in styles.items() if name.rpartition(".")[2] in ATTENTION_INPUTS}
+        if len({style == "column" for style in inputs.values()}) > 1:
+            said = ", ".join(f"{name.rpartition('.')[2]} {style or 'no rule'}" for name, style in inputs.items())
+            raise DeploymentError(f"--tp {self.tp.size}: the rules of {path} cut only part of its heads: {said}")
+        return "column" in styles.values()
+
+    def _check_heads(self, path, module) -> None:
+        """Heads must divide; the error lists the values that would."""
+        counts = head_numbers(module)
+        if not divides(counts, self.tp.size):
+            numbers = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in counts.items())
+            valid = ", ".join(map(str, self.model.tp_values))
+            raise DeploymentError(f"--tp {self.tp.size}: {path} has {numbers}; values that divide: {valid}")
+
+    def _split_inputs(self, path, module) -> None:
+        """Every rank has the whole result of an attention it runs whole, so a row product takes its own part of it."""
+        for name, child in _linears(path, module):
+            rule = self.rules.of(name, child)
+            if rule.style in ("row", "row_split"):
+                self._cut(child, 1, ceil(child.in_features / self.tp.size), "row_split", rule.source)
+
+    def _cut_heads(self, path, module) -> int:
+        """Cut one attention; returns its KV heads."""
+        tp = self.tp.size
+        heads, kv_heads, head_dim = head_counts(module)
+        local_heads, local_kv = heads // tp, max(1, kv_heads // tp)
+        if not is_mla(module):
+            for name in ("k_proj", "v_proj"):
+                linear = getattr(module, name, None)
+                if isinstance(linear, nn.Linear):
+                    rule = self.rules.of(f"{path}.{name}", linear).source
+                    self._cut(linear, 0, linear.out_features // kv_heads * local_kv, "column", rule)
+            if isinstance(getattr(module, "qkv_proj", None), nn.Linear):
+                rule = self.rules.of(f"{path}.qkv_proj", module.qkv_proj).source
+                self._cut(module.qkv_proj, 0, (local_heads + 2 * local_kv) * head_dim, "column", rule)
+        for name in ("sinks", "sink"):
+            value = getattr(module, name, None)
+            if isinstance(value, nn.Parameter) and value.shape[0] == heads:
+                module._parameters[name] = smaller(value, 0, local_heads)
+                state_of(module).shard = Shard("column", self.tp, rule="heads")
+        for name, width in (("q_norm", heads), ("k_norm", kv_heads)):
+            self._cut_norm(getattr(module, name, None), name, width, head_dim)
+        localise(module, heads, local_heads, kv_heads, local_kv)
+        return heads if is_mla(module) else kv_heads
+
+    def _cut_norm(self, norm, name, width, head_dim) -> None:
+        """A norm over all heads holds the part of this rank's heads; one over each head stays whole."""
+        weight = getattr(norm, "weight", None)
+        if weight is None or weight.dim() != 1 or not head_dim:
+            return
+        if weight.shape[0] == width * head_dim > head_dim:
+            norm._parameters["weight"] = smaller(weight, 0, weight.shape[0] * max(1, width // self.tp.size) // width)
+            state_of(norm).shard = Shard("norm", self.tp, reduce=name == "q_norm", rule="norm over all heads")
 
     # -- state-space and linear attention ------------------------------------------------------------------------------
 
@@ -135,133 +158,107 @@ class _Sharder:
         """Heads and groups of scan layers are split; what holds a size as an attribute gets the local one."""
         tp = self.tp.size
         for path, module in self.root.named_modules():
-            if not hasattr(module, "A_log"):
+            if not is_scan(module):
                 continue
             groups = module.__dict__.get("n_groups", tp)
             localise_scan(module, tp)
             norm = getattr(module, "norm", None)
             if groups < tp and norm is not None and has_state(norm):
                 state_of(norm).shard = Shard("norm", Group(tp // groups, 1), rule="norm group over several ranks")
-            for child in module.children():
-                if isinstance(child, nn.Linear):
-                    self._scan_linears.add(id(child))
-            self._scan_linear(module, path)
+            self._scan_linears(module, path)
 
-    def _scan_linear(self, module, path) -> None:
+    def _scan_linears(self, module, path) -> None:
         for name, child in module.named_children():
             if not isinstance(child, nn.Linear):
                 continue
-            if name.startswith("in_proj"):
-                self._cut(child, 0, scan_width(module, name, child, self.tp.size), "column", "scan layer")
+            into = name.startswith("in_proj")
+            rule = self.rules.of(f"{path}.{name}", child)
+            if rule.style not in (None, "column" if into else "row"):
+                raise DeploymentError(
+                    f"--tp {self.tp.size}: {path}.{name} is part of a scan layer, whose heads are split; "
+                    f"{rule.style} ({rule.source}) is not modelled there"
+                )
+            if into:
+                self._cut(child, 0, scan_width(module, name, child, self.tp.size), "column", rule.source)
             else:
-                self._cut(child, 1, ceil(child.in_features / self.tp.size), "row", "scan layer")
+                self._cut(child, 1, ceil(child.in_features / self.tp.size), "row", rule.source)
 
     # -- everything else -----------------------------------------------------------------------------------------------
 
     def linears(self) -> None:
-        tp = self.tp.size
-        unknown: set[str] = set()
+        tp, unknown = self.tp.size, set()
         for path, module in self.root.named_modules():
-            if not isinstance(module, nn.Linear) or not has_state(module) or state_of(module).shard.rule:
+            if not isinstance(module, nn.Linear) or not has_state(module) or id(module) in self._placed:
                 continue
-            if path.startswith(tuple(self.model.unsharded)) or id(module) in self._scan_linears:
+            named = any(fnmatchcase(path, pattern) for pattern in self.model.visual_rules)
+            if path.startswith(tuple(self.model.unsharded)) and not named:
                 continue
-            style, rule = self._style(path)
-            if style is None:
-                unknown.add(path.rpartition(".")[2])
-            elif style in ("column", "column_gather"):
-                self._cut(module, 0, ceil(module.out_features / tp), style, rule)
-            elif style == "row":
-                self._cut(module, 1, ceil(module.in_features / tp), style, rule)
-        if self.count == 0:
+            rule, leaf = self.rules.of(path, module), path.rpartition(".")[2]
+            if rule.style is None:
+                unknown.add(leaf)
+            elif rule.style in ("column", "column_gather"):
+                self._even(leaf, "outputs", module.out_features)
+                self._cut(module, 0, _largest_part(leaf, module, tp), rule.style, rule.source)
+            elif rule.style in ("row", "row_split"):
+                self._even(leaf, "inputs", module.in_features)
+                self._cut(module, 1, ceil(module.in_features / tp), rule.style, rule.source)
+            else:
+                state_of(module).shard = Shard(rule=rule.source)
+        head = self.model.output_head
+        if self.count == (head is not None and state_of(head).shard.style != "replicated"):
             raise DeploymentError(
                 f"--tp {tp}: no tensor-parallel plan for {self.model.architecture}; add `tp_plan` to a ModelProfile or "
                 f"`base_model_tp_plan` to the configuration"
             )
         if unknown:
             self.notes.append(f"replicated on every rank, no rule names them: {', '.join(sorted(unknown))}")
+        self.notes += self._uneven.values()
 
-    def _style(self, path: str) -> tuple[str | None, str]:
-        for pattern, style in self.rules.items():
-            if fnmatchcase(path, pattern):
-                return style, f"profile {pattern}"
-        leaf = path.rpartition(".")[2]
-        if leaf in LEAVES:
-            return LEAVES[leaf], leaf
-        for pattern, style in self.model.config_tp_plan.items():
-            if fnmatchcase(path, f"*{pattern}"):
-                if style not in _CONFIG_STYLES:
-                    raise DeploymentError(f"the configuration's parallel style {style!r} ({pattern}) is not known")
-                return _CONFIG_STYLES[style], f"config {pattern}"
-        return None, ""
+    def _even(self, leaf: str, what: str, width: int) -> None:
+        """A note where `width` does not divide: the slowest rank is costed."""
+        tp = self.tp.size
+        if width % tp and leaf != "lm_head":
+            size = ceil(width / tp)
+            self._uneven[leaf] = f"{leaf}: {width} {what} over {tp} ranks, the largest shard of {size} is costed"
 
     def embeddings(self) -> None:
-        """Token embeddings are split by rows of the vocabulary; a tied head keeps sharing the rows."""
+        """Token embeddings are split by rows of the vocabulary unless a rule says otherwise; so is any table it names.
+
+        A tied head keeps sharing the rows.
+        """
         token = self.model.token_embedding
-        if token is None:
+        for path, table in self.root.named_modules():
+            if isinstance(table, nn.Embedding) and has_state(table) and not path.startswith(self.model.unsharded):
+                rule = self.rules.of(path, table)
+                if rule.style is None and table is token:
+                    rule = Rule("vocab", "vocabulary")
+                self._cut_table(path, table, rule, table is token and self.model.tied)
+
+    def _cut_table(self, path: str, table: nn.Embedding, rule: Rule, tied: bool) -> None:
+        if rule.style in (None, "replicated"):
             return
-        rows = ceil(token.num_embeddings / self.tp.size)
-        if self.model.tied:
-            token._parameters["weight"] = self.model.output_head.weight
+        dim = 0 if rule.style == "vocab" else 1
+        size = ceil(table.weight.shape[dim] / self.tp.size)
+        if not tied:
+            table._parameters["weight"] = smaller(table.weight, dim, size)
+        elif dim == 1 or state_of(self.model.output_head).shard.style not in ("column", "column_gather"):
+            raise DeploymentError(
+                f"--tp {self.tp.size}: {path} is tied to the head, and the rules cut the two differently "
+                f"({rule.source}); set tie_word_embeddings false, or split both by the vocabulary"
+            )
         else:
-            token._parameters["weight"] = smaller(token.weight, 0, rows)
-        state_of(token).shard = Shard("vocab", self.tp, rule="vocabulary")
+            table._parameters["weight"] = self.model.output_head.weight
+        state_of(table).shard = Shard(rule.style, self.tp, rule=rule.source)
         self.count += 1
-        if token.num_embeddings % self.tp.size:
-            self.notes.append(f"vocabulary of {token.num_embeddings} padded to {rows} rows a rank")
+        if dim == 0 and table.num_embeddings % self.tp.size:
+            self.notes.append(f"vocabulary of {table.num_embeddings} padded to {size} rows a rank")
 
-    def experts(self) -> None:
-        """Experts over ep ranks, each cut into tp·dp/ep parts; shared experts add up with the routed ones."""
-        plan = self.plan
-        ranks = plan.tp * plan.dp
-        parts = ranks // plan.ep
-        found = False
-        for path, block in self.root.named_modules():
-            for name, module in block.named_children():
-                if experts_weights(module) is None or not has_state(module):
-                    continue
-                found = True
-                self._cut_experts(f"{path}.{name}", module, parts)
-                exchange = state_of(module).exchange
-                state_of(module).exchange = Exchange(
-                    experts=exchange.experts,
-                    groups=plan.dp,
-                    slices=plan.tp,
-                    ep=Group(plan.ep, parts),
-                    tp=Group(parts, 1),
-                )
-                if not state_of(module).exchange.travels:
-                    self._reduce_in_block(block)
-                self.count += 1
-        if plan.ep > 1 and not found:
-            raise DeploymentError(f"--ep {plan.ep}: {self.model.architecture} has no experts; use --ep 1")
-
-    def _cut_experts(self, path, module, parts) -> None:
-        experts = state_of(module).exchange.experts
-        if experts % self.plan.ep:
-            valid = ", ".join(map(str, _divisors(experts)))
-            raise DeploymentError(f"--ep {self.plan.ep}: {path} has {experts} experts; values that divide: {valid}")
-        sizes = ExpertSizes.of(module)
-        local, cut = experts // self.plan.ep, ceil(sizes.inter / parts)
-        for name, weight in list(module.named_parameters(recurse=False)):
-            shape = [local, *weight.shape[1:]]
-            if weight.dim() == 3:
-                axis = _inter_axis(name.startswith("down"), sizes.transposed)
-                shape[axis] = shape[axis] // sizes.inter * cut
-            elif weight.dim() == 2 and not name.startswith("down"):
-                shape[1] = shape[1] // sizes.inter * cut
-            module._parameters[name] = empty_parameter(weight, shape)
-        for name in ("num_experts", "intermediate_dim", "intermediate_size", "expert_dim"):
-            if name in module.__dict__:
-                module.__dict__[name] = local if name == "num_experts" else cut
-
-    def _reduce_in_block(self, block) -> None:
-        """One sum for routed and shared experts, at the end of the block."""
-        for module in block.modules():
-            if isinstance(module, nn.Linear) and has_state(module) and state_of(module).shard.style == "row":
-                old = state_of(module).shard
-                state_of(module).shard = Shard("row", old.group, reduce=False, rule=old.rule)
-        state_of(block).shard = Shard("row", self.tp, rule="sum of routed and shared experts")
+    def say_unmatched(self) -> None:
+        """Rules of the configuration's plan that name nothing: listed, and refused by --strict."""
+        self.model.unmatched = tuple(self.rules.unmatched())
+        if self.model.unmatched:
+            named = ", ".join(self.model.unmatched)
+            self.notes.append(f"rules of the configuration's tensor-parallel plan that match nothing: {named}")
 
     def _cut(self, linear: nn.Linear, dim: int, size: int, style: str, rule: str) -> None:
         weight = linear.weight
@@ -272,14 +269,18 @@ class _Sharder:
             linear.out_features = size
         else:
             linear.in_features = size
-        state_of(linear).shard = Shard(style, self.tp, rule=rule)
+        state_of(linear).shard = Shard(style, self.tp, rule=rule or "heads")
+        self._placed.add(id(linear))
         self.count += 1
 
 
-def _inter_axis(down: bool, transposed: bool) -> int:
-    """Axis of the intermediate size: [experts, 2·inter, hidden] and [experts, hidden, inter], or both transposed."""
-    return 2 if down != transposed else 1
+def _linears(path: str, module: nn.Module) -> list[tuple[str, nn.Linear]]:
+    """(path, linear) of every installed linear inside `module`, which is at `path`."""
+    inside = ((f"{path}.{name}", child) for name, child in module.named_modules())
+    return [(name, child) for name, child in inside if isinstance(child, nn.Linear) and has_state(child)]
 
 
-def _divisors(n: int) -> list[int]:
-    return [i for i in range(1, n + 1) if n % i == 0]
+def _largest_part(leaf: str, linear: nn.Linear, tp: int) -> int:
+    """Outputs of the largest shard; the parts of a fused product (gate and up) are cut one by one."""
+    parts = len(getattr(linear, "fused", ())) or (2 if leaf == "gate_up_proj" else 1)
+    return parts * ceil(linear.out_features / parts / tp)

@@ -31,7 +31,8 @@ class Shard:
     """How a module's parameters are split over `group` and what follows its product.
 
     style: column (outputs split), row (inputs split, partial sums), column_gather (split, then gathered), vocab (rows
-    of a table split), experts, replicated. `reduce` False: the partial sums are added up later, by the parent.
+    of a table split), row_split (as row, each rank taking its part of inputs that all of them have whole), experts,
+    replicated. `reduce` False: the partial sums are added up later, by the parent.
     """
 
     style: str = "replicated"
@@ -39,9 +40,20 @@ class Shard:
     reduce: bool = True
     rule: str = ""  # which rule decided, for the report
 
+    def before(self, x: torch.Tensor) -> torch.Tensor:
+        """The part of the input that this rank multiplies."""
+        if self.style == "row_split":
+            return x[..., : -(-x.shape[-1] // self.group.size)]
+        return x
+
+    @property
+    def sums(self) -> bool:
+        """Whether the partial sums of a product are added up right behind it."""
+        return self.group.size > 1 and self.reduce and self.style in ("row", "row_split")
+
     def after(self, y: torch.Tensor) -> torch.Tensor:
         """The collective that makes the product's result whole."""
-        if self.group.size > 1 and self.reduce and self.style in ("row", "vocab"):
+        if self.sums or (self.group.size > 1 and self.reduce and self.style == "vocab"):
             return call.all_reduce(y, self.group.size, self.group.stride)
         if self.group.size > 1 and self.style == "column_gather":
             return call.all_gather(y, y.dim() - 1, self.group.size, self.group.stride)

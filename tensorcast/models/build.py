@@ -12,6 +12,7 @@ from tensorcast.models.blueprint import Blueprint
 from tensorcast.models.check import parts
 from tensorcast.models.recipes import Recipe, Wanted, recipe_for
 from tensorcast.models.reference import ModelSource
+from tensorcast.pipelines import patch_config
 
 if TYPE_CHECKING:
     import torch
@@ -41,11 +42,14 @@ def build_blueprint(
     )
     with _library_messages() as messages:
         recipe = recipe_for(source, wanted)
+        patched = patch_config(recipe.model_type, recipe.config)
         module = _made(recipe, wanted, source.name)
     _require_meta(module, source.name)
+    carries_config = recipe.kind in ("transformers", "diffusers")
+    notes = (*recipe.notes, *_headless(recipe, module), *filter(None, [patched]), *dict.fromkeys(messages))
     return Blueprint(
         module=module,
-        config=getattr(module, "config", recipe.config) if recipe.kind == "transformers" else recipe.config,
+        config=getattr(module, "config", recipe.config) if carries_config else recipe.config,
         kind=recipe.kind,
         model_type=recipe.model_type,
         architecture=recipe.architecture,
@@ -53,7 +57,7 @@ def build_blueprint(
         dtype=wanted.dtype,
         source=source,
         inputs=recipe.inputs,
-        notes=source.notes + recipe.notes + tuple(dict.fromkeys(messages)),
+        notes=source.notes + notes,
     )
 
 
@@ -78,6 +82,14 @@ def _made(recipe: Recipe, wanted: Wanted, name: str) -> torch.nn.Module:
     if recipe.finish is not None:
         recipe.finish(module)
     return module.eval().requires_grad_(False)
+
+
+def _headless(recipe: Recipe, module: torch.nn.Module) -> tuple[str, ...]:
+    """A note for a base model of transformers: its step ends with hidden states."""
+    find = getattr(module, "get_output_embeddings", None)
+    if recipe.kind != "transformers" or find is None or find() is not None:
+        return ()
+    return (f"{type(module).__name__} has no output embeddings: no LM head is costed",)
 
 
 def count_parameters(module: torch.nn.Module) -> int:

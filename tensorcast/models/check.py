@@ -82,10 +82,8 @@ def check_config(config: Mapping, where: str) -> None:
     if not config:
         raise ModelError(f"{where}: the configuration is empty; it needs at least model_type and its dimensions")
     if "_class_name" in config and "model_type" not in config:
-        raise ModelError(
-            f"{where}: describes the diffusers module {config['_class_name']!r}, not a transformers model; "
-            "give the pipeline's own folder (the one with model_index.json)"
-        )
+        _check_diffusers(config, where)
+        return
     _check_identity(config, where)
     for prefix, part in parts(config, where):
         for field in POSITIVE:
@@ -125,6 +123,19 @@ def _check_identity(config: Mapping, where: str) -> None:
     if architectures is not None and not names_ok:
         how = 'it must be a list such as ["LlamaForCausalLM"]'
         raise ModelError(f"{where}: architectures is {architectures!r}; {how}")
+
+
+def _check_diffusers(config: Mapping, where: str) -> None:
+    """A module of diffusers names its class; sizes it does not state are its class's own."""
+    name = config["_class_name"]
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ModelError(f'{where}: _class_name is {name!r}; it must be a name such as "FluxTransformer2DModel"')
+    if name.endswith("Pipeline"):
+        what = f"describes the pipeline {name}, not one of its modules"
+        raise ModelError(f"{where}: {what}; give the pipeline's folder, or the configuration of its denoiser")
+    for field in POSITIVE:
+        if field != "num_layers" and not isinstance(config.get(field), list):
+            _check_whole(config, "", field, 1, where)
 
 
 def _check_whole(part: Mapping, prefix: str, field: str, least: int, where: str) -> None:

@@ -39,6 +39,19 @@ def require_stated(config: object, described: Mapping, name: str) -> tuple[str, 
     return tuple(notes)
 
 
+def left_at_default(config: object) -> str:
+    """A note about the dimensions that a configuration object leaves at its class's defaults; "" when there are none.
+
+    They are what the user's object says, so they are used; most are no published model's.
+    """
+    left = [
+        f"{prefix}.{field}={value}" if prefix else f"{field}={value}"
+        for prefix, part, _ in _parts(config, {})
+        for field, value in _missing(part, {})  # no object tells a value that was given from an equal default
+    ]
+    return f"{type(config).__name__} leaves {', '.join(left)} at the class's defaults" if left else ""
+
+
 def _parts(config: object, described: Mapping) -> Iterator[tuple[str, object, Mapping | None]]:
     yield "", config, described
     for name in getattr(type(config), "sub_configs", None) or {}:

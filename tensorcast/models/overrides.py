@@ -81,10 +81,13 @@ def depth_of(part: Mapping) -> int | None:
 
 
 def _has_field(part: Mapping, field: str) -> bool:
-    """Whether the config class of `part` has `field` although the published file leaves it out."""
+    """Whether the config class (or the class) of `part` has `field` although the published file leaves it out."""
+    from tensorcast.diffusion.pipelines import class_fields
     from tensorcast.models.native import config_fields
 
     kind = part.get("model_type")
+    if kind is None and "_class_name" in part:
+        return field in class_fields(str(part["_class_name"]))
     return isinstance(kind, str) and field in config_fields(kind)
 
 
@@ -98,6 +101,7 @@ def _unknown_key(config: Mapping, key: str, name: str) -> str:
 
 def _dotted(config: Mapping, prefix: str = "") -> Iterator[str]:
     for key, value in config.items():
+        key = str(key)  # tables of labels have numbers
         yield prefix + key
         if isinstance(value, dict):
             yield from _dotted(value, f"{prefix}{key}.")

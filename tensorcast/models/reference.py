@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tensorcast.custom.loading import Custom
@@ -20,8 +20,12 @@ from tensorcast.models.overrides import apply_overrides, keep_layers
 
 SIDE_FILE = "hf_quant_config.json"
 LANGUAGE = ("prefill", "decode")
+DENOISE = ("denoise",)
+DENOISERS = ("transformer", "unet")
+"""Folders of a diffusers pipeline that its denoiser may lie in; the first that is there is taken."""
+LANGUAGE_ENDINGS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-DROPPED = ("auto_map", "transformers_version", "_name_or_path", "_commit_hash")
+DROPPED = ("auto_map", "transformers_version", "_diffusers_version", "_name_or_path", "_commit_hash")
 """Fields that say nothing about the model; `auto_map` would make transformers run a repository's own code."""
 
 
@@ -33,6 +37,7 @@ class ModelSource:
     `expected_parameters` is the published count of the unchanged catalogue model. `has_remote_code` tells that the
     configuration names Python files of its own (`auto_map`). `digest` is equal exactly when the described model is; ""
     says that nothing identifies it. `custom` is the model given as Python, if it is. `phases` are those it has.
+    `beside` is what a denoiser's pipeline says: its class as `_class_name`, the configuration of its `vae`.
     """
 
     name: str
@@ -48,10 +53,11 @@ class ModelSource:
     digest: str = ""
     custom: Custom | None = None
     phases: tuple[str, ...] = LANGUAGE
+    beside: Mapping[str, object] = field(default_factory=dict)
 
 
 def resolve_model(
-    ref: str | None,
+    ref: str | Mapping | None,
     *,
     overrides: Mapping[str, object] = {},
     layers: int | None = None,
@@ -60,19 +66,18 @@ def resolve_model(
 ) -> ModelSource:
     """The model `ref` means, with `overrides` (dotted keys) applied and only its first `layers` layers kept.
 
-    `custom` is a model given as Python: `ref`, if there is one, is then where its configuration comes from.
+    `ref` may be the configuration itself, as a mapping. `custom` is a model given as Python: `ref`, if there is one, is
+    then where its configuration comes from.
 
     `revision` is a branch, tag or commit on the hub; it is an error for anything that is not fetched from there.
     Raises `UnknownNameError` (no such model), `ModelError` (a broken configuration), `InputError` (a bad override).
     """
     if custom is not None and ref is None:
-        from tensorcast.models.objects import source_of
-
-        source = source_of(custom, None, overrides)
-        if layers is not None:
-            source = replace(source, config=keep_layers(source.config, layers, source.name))
-        return replace(source, digest=_digest(source.config, custom.stamp) if custom.stamp else "")
-    source = _find(str(ref or "").strip(), revision)
+        source = _given(custom, None, overrides, layers)
+        if source.custom is None:
+            return replace(source, digest=_digest(source.config, _beside(source)))
+        return replace(source, digest=_digest(source.config, source.custom.stamp) if custom.stamp else "")
+    source = from_mapping(ref) if isinstance(ref, Mapping) else _find(str(ref or "").strip(), revision)
     check_config(source.config, _where(source))
     config = source.config
     if overrides:
@@ -82,13 +87,44 @@ def resolve_model(
     if overrides or layers is not None:
         check_config(config, f"{_where(source)} with the changes asked for")
     kept = source.expected_parameters if config == source.config else None
-    source = replace(source, config=config, expected_parameters=kept, digest=_digest(config, source.quant_side))
+    source = replace(source, config=config, expected_parameters=kept, digest=_digest(config, _beside(source)))
+    if "_class_name" in config and "model_type" not in config:
+        source = replace(source, phases=DENOISE)
     if custom is None:
         return source
+    own = _given(custom, source, overrides, layers)
+    return replace(own, digest=_digest(own.config, [_beside(source), own.custom.stamp]) if custom.stamp else "")
+
+
+def _given(custom: Custom, base: ModelSource | None, overrides: Mapping, layers: int | None) -> ModelSource:
+    """The source of a model given as Python. A graph is recorded without torch, any other object needs it."""
+    from tensorcast.graph import is_graph
+
+    if is_graph(custom.value):
+        from tensorcast.graph.source import graph_source
+
+        return graph_source(custom, base, overrides, layers)
     from tensorcast.models.objects import source_of
 
-    own = source_of(custom, source, {})
-    return replace(own, digest=_digest(config, [source.quant_side, custom.stamp]) if custom.stamp else "")
+    return source_of(custom, base, overrides, layers)
+
+
+def phases_stated(source: ModelSource) -> bool:
+    """Whether the configuration alone tells that this is a language model with a cache, or what else it is.
+
+    It does for a model type of transformers' own whose architecture is published under one of the usual endings; of any
+    other only the class itself knows.
+    """
+    from tensorcast.models.builders import OURS
+    from tensorcast.models.fixups import apply_fixup
+    from tensorcast.models.native import is_native
+
+    if source.custom is not None or source.origin == "catalogue" or source.phases != LANGUAGE:
+        return True
+    kind = apply_fixup(source.config, source.name)[0].get("model_type")
+    architecture = (source.config.get("architectures") or [""])[0]
+    known = kind is None or is_native(kind) or architecture in OURS
+    return known and architecture.endswith(LANGUAGE_ENDINGS)
 
 
 def _find(ref: str, revision: str | None) -> ModelSource:
@@ -129,11 +165,19 @@ def _from_entry(entry: entries.Entry, note: str = "") -> ModelSource:
 
 def _from_folder(folder: Path) -> ModelSource:
     config_file, side = folder / "config.json", folder / SIDE_FILE
-    if not config_file.exists():
-        if (folder / "model_index.json").exists():
-            raise ModelError(f"{folder}: a diffusers pipeline (model_index.json), not a transformers model")
-        raise ModelError(f"{folder}: the folder has no config.json; give the folder a model was downloaded to")
-    return _from_files(folder.resolve().name, f"path {folder}", config_file, side, folder)
+    if config_file.exists():
+        return _from_files(folder.resolve().name, f"path {folder}", config_file, side, folder)
+    parts = [folder / name / "config.json" for name in DENOISERS]
+    found = next((part for part in parts if part.exists()), None)
+    if found is None:
+        looked = ", ".join(f"{name}/config.json" for name in DENOISERS)
+        kind = "the pipeline" if (folder / "model_index.json").exists() else "the folder"
+        how = "give the folder a model was downloaded to"
+        raise ModelError(f"{folder}: {kind} has no config.json; looked for config.json, {looked}; {how}")
+    source = _from_files(folder.resolve().name, f"path {found.parent}", found, None, found.parent)
+    others = [p.name for p in sorted(folder.glob(f"{found.parent.name}_*")) if (p / "config.json").exists()]
+    note = f"{', '.join(others)} of this pipeline is not counted: a step runs one of them; give its folder for that one"
+    return replace(source, notes=(note,) if others else ())
 
 
 def _from_file(path: Path) -> ModelSource:
@@ -162,7 +206,29 @@ def _from_files(name: str, origin: str, config_file: Path, side: Path | None, fo
         quant_side=quant_side,
         folder=folder,
         has_remote_code="auto_map" in raw,
+        beside=_pipeline_around(folder) if folder is not None and "_class_name" in raw else {},
     )
+
+
+def from_mapping(config: Mapping) -> ModelSource:
+    """A model given as its configuration, a dict."""
+    if not all(isinstance(key, str) for key in config):
+        raise ModelError("the configuration is a mapping whose keys are not all names")
+    plain = _normalise(config)
+    named = [config.get("_class_name"), *(config.get("architectures") or ()), config.get("model_type"), "configuration"]
+    return ModelSource(str(next(name for name in named if name)), "a dict", plain, has_remote_code="auto_map" in config)
+
+
+def _pipeline_around(folder: Path) -> dict:
+    """What the diffusers pipeline that `folder` is part of says of it; {} where it is part of none."""
+    index, vae = folder.resolve().parent / "model_index.json", folder.resolve().parent / "vae" / "config.json"
+    found = {"_class_name": read_json(index).get("_class_name")} if index.exists() else {}
+    return found | ({"vae": _normalise(read_json(vae))} if vae.exists() else {})
+
+
+def _beside(source: ModelSource) -> object:
+    """What decides the model besides its configuration."""
+    return [source.quant_side, source.beside] if source.beside else source.quant_side
 
 
 def _normalise(config: Mapping) -> dict:

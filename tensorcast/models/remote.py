@@ -18,6 +18,10 @@ def load_classes(source: ModelSource, described: dict) -> tuple[object, type, st
     if "AutoConfig" not in named or auto is None:
         raise ModelError(f"{source.folder}: auto_map must name AutoConfig and a model class, it names {sorted(named)}")
     config_class, model_class = (_load(source, named[key]) for key in ("AutoConfig", auto))
+    expected = getattr(model_class, "config_class", None)
+    if expected is not None and expected.__name__ != config_class.__name__:
+        what = f"{model_class.__name__}.config_class is {expected.__name__}, but auto_map names {config_class.__name__}"
+        raise ModelError(f"{source.folder}: {what}; make the two agree")
     config = config_class.from_dict(dict(described))
     return config, model_class, f"remote code {source.folder} ({model_class.__name__})"
 

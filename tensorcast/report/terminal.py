@@ -132,12 +132,11 @@ def step_lines(steps: list[Mapping[str, Any]], width: int) -> list[Text]:
 
 
 def kernel_lines(kernels: list[Mapping[str, Any]], width: int) -> list[Text]:
-    """Which kernel fills how many slots of an operator, and who chose it: `attention flash ×61 (default)`."""
+    """Which kernel fills how many slots, and who chose it: `attention/standard ×61 = flash (default)`."""
     told = []
     for kernel in kernels:
-        variant = kernel.get("variant") or "standard"
-        op = kernel["op"] if variant == "standard" else f"{kernel['op']}/{variant}"
-        told.append(f"{op} {kernel['name']} ×{count(kernel['slots'])} ({kernel['source']})")
+        slots = f"{kernel['op']}/{kernel.get('variant') or 'standard'} ×{count(kernel['slots'])}"
+        told.append(f"{slots} = {kernel['name']} ({kernel['source']})")
     return facts("kernels", told, width)
 
 

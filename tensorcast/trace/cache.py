@@ -19,7 +19,7 @@ from pathlib import Path
 from tensorcast.deployed import DeployedModel
 
 _FORMAT = 3
-_PACKAGES = ("torch", "transformers")
+_PACKAGES = ("torch", "transformers", "diffusers")
 _CATALOGS = (
     ("tensorcast.pipelines", "PIPELINES"),
     ("tensorcast.pipelines", "PROFILES"),
@@ -27,7 +27,7 @@ _CATALOGS = (
     ("tensorcast.ops.base", "OPERATORS"),
     ("tensorcast.models.builders", "BUILDERS"),
 )
-_TORCH_SIDE = ("custom", "graph", "kernels", "layers", "models", "nn", "ops", "quantization", "trace")
+_TORCH_SIDE = ("custom", "diffusion", "graph", "kernels", "layers", "models", "nn", "ops", "quantization", "trace")
 
 
 def folder() -> Path:

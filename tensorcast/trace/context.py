@@ -5,6 +5,7 @@ One context per forward, held in a context variable: two models can be traced si
 
 from __future__ import annotations
 
+import weakref
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -22,10 +23,25 @@ class Context:
     tracer: Any = None  # Tracer, or None when nobody listens
     block_options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the last decoder layer
     quantised: dict[tuple[int, str], Any] = field(default_factory=dict)  # activations already quantised, by storage
+    normed: dict[int, Any] = field(default_factory=dict)  # results of norms that can quantise them on their way
 
     def fused(self):
         """While inside, torch's own operators are steps of kernels that our operators describe: only memory counts."""
         return self.tracer.fused() if self.tracer is not None else nullcontext()
+
+    def note_normed(self, y) -> None:
+        """`y` was just made by a norm that writes a quantised copy too, should a product want one."""
+        self.normed[id(y)] = weakref.ref(y)
+
+    def is_normed(self, x) -> bool:
+        """Whether `x` is such a result."""
+        found = self.normed.get(id(x))
+        return found is not None and found() is x
+
+    def note_paged(self, block: int) -> None:
+        """The cache that was just written lies in blocks of `block` tokens."""
+        if self.tracer is not None and self.tracer.caches:
+            self.tracer.caches[-1].block = block
 
     def suspended(self):
         """While inside, operators run unseen: for shapes that original code works out."""

@@ -38,7 +38,7 @@ def deploy(
         from tensorcast.trace.facts import facts_of
         from tensorcast.trace.run import trace_step
         from tensorcast.trace.table import build_table
-        from tensorcast.transformer_model import Deployment, TransformerModel
+        from tensorcast.transformer_model import Deployment, deployed_model
 
         sources.load()
         register_interface()
@@ -47,9 +47,9 @@ def deploy(
             source, dtype=dtype, trust_remote_code=trust_remote_code, attn_implementation=INTERFACE
         )
         say("deploying", 0.7)
-        model = TransformerModel(blueprint, Deployment(**deployment))
+        model = deployed_model(blueprint, Deployment(**deployment))
         first = "prefill" if source.phases == LANGUAGE else source.phases[0]
-        facts = facts_of(model, trace_step(model, first, 2, 192, 0))
+        facts = facts_of(model, trace_step(model, first, *model.probe))
         tables = dict(known.tables) if known is not None else {}
         for phase, point in points:
             if phase in tables and tables[phase].piece_for(*point) is not None:

@@ -36,6 +36,8 @@ def facts_of(model: TransformerModel, prefill: Tracer) -> ModelFacts:
         quantised=_quantised(model),
         notes=(*model.blueprint.notes, *model.notes),
         tp_values=model.tp_values,
+        unmatched=model.unmatched,
+        one_length="" if model.profile.packed else model.profile_origin,
         experts=max((state_of(m).exchange.experts for m in _experts(model)), default=0),
     )
 
@@ -118,6 +120,7 @@ def _caches(tracer: Tracer, main: str) -> tuple[CacheGroup, ...]:
             token_bytes=note.token_bytes,
             sequence_bytes=note.sequence_bytes,
             window=note.window,
+            block=note.block,
             layers=tuple(note.layers) if note.layers and note.stack == main else (),
         )
         for note in tracer.caches

@@ -11,6 +11,7 @@ from tensorcast.layers.mtp import run_drafts
 from tensorcast.layers.patching import Replacement, patched, replacements
 from tensorcast.models.recipes import Step
 from tensorcast.trace.context import Context, entered
+from tensorcast.trace.faults import said_in_one_line
 from tensorcast.trace.liveness import Liveness, storages, tensors_in
 from tensorcast.trace.tracer import Tracer
 from tensorcast.transformer_model import TransformerModel
@@ -37,7 +38,8 @@ def trace_step(
         tracer.memory.resident(tensors_in(inputs))
         hidden = _Capture(model.final_norm) if model.drafts is not None else None
         with InterceptAttention(), tracer:
-            result = model.module(**inputs)
+            with said_in_one_line(model):
+                result = model.module(**inputs)
             if hidden is not None:
                 run_drafts(model, hidden.taken(), inputs["input_ids"], context.block_options)
         del result

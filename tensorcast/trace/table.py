@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tensorcast.ops import own_operators
 from tensorcast.optable import Monomial, OpTable, Piece, Row
 from tensorcast.trace.tracer import Call, Tracer
 
 Point = tuple[int, int, int]
+EXTREME: Point = (4096, 1 << 20, 1 << 20)
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,10 @@ class Layout:
     checks: tuple[Point, ...]
     ranges: tuple[tuple[int, int | None], ...]
 
+    def extreme(self) -> Point:
+        """A step larger than anybody's, where a user's `min(…)` or `max(…)` shows that ordinary sizes hide."""
+        return tuple(most if high is None else high for most, (_, high) in zip(EXTREME, self.ranges, strict=True))
+
     def at_batch_one(self) -> Layout:
         """The same without batch: for batch 1 alone."""
         keep = tuple(m for m in self.monomials if m[0] == 0)
@@ -36,7 +42,13 @@ class Layout:
 
 
 def layout_for(phase: str, tokens: int) -> Layout:
-    """prefill, forward: batch and tokens, no past. decode: batch and past, `tokens` fixed. chunked: all three."""
+    """prefill, forward: batch and tokens, no past. decode: batch and past, `tokens` fixed. chunked: all three.
+
+    denoise: batch only; what a picture's tokens are is fixed when the model is deployed, and `tokens` are the prompt's.
+    """
+    if phase == "denoise":
+        points = tuple((b, tokens, 0) for b in (2, 3, 5))
+        return Layout(((0, 0, 0), (1, 0, 0)), points[:2], points[2:], ((1, None), (tokens, tokens), (0, 0)))
     if phase in ("prefill", "forward"):
         return Layout(
             monomials=tuple((b, s, 0) for b in (0, 1) for s in (0, 1, 2)),
@@ -96,6 +108,9 @@ def build_table(
 def _fit(layout: Layout, calls: Callable[[Point], list[Call]]) -> Piece | None:
     """The piece through the layout's points, or None when one of its checks disagrees."""
     samples = [calls(p) for p in layout.points]
+    checks = layout.checks
+    if not own_operators().isdisjoint(c.op for c in samples[0]):
+        checks = (*checks, layout.extreme())
     shape = [_identity(c) for c in samples[0]]
     if any([_identity(c) for c in s] != shape for s in samples[1:]):
         return None
@@ -108,7 +123,7 @@ def _fit(layout: Layout, calls: Callable[[Point], list[Call]]) -> Piece | None:
         memory = tuple(_coefficients(inverse, [getattr(s[index], m) for s in samples]) for m in ("live", "before"))
         rows.append(_row(call, dims, memory, main, began))
     piece = Piece(layout.ranges, layout.monomials, tuple(rows))
-    return piece if all(_agrees(piece, calls(p), p) for p in layout.checks) else None
+    return piece if all(_agrees(piece, calls(p), p) for p in checks) else None
 
 
 def _agrees(piece: Piece, calls: list[Call], point: Point) -> bool:

@@ -10,8 +10,8 @@ from torch.nn.modules import module as _torch_module
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tensorcast.ops import operator_named
-from tensorcast.ops.aten import aten_operator
-from tensorcast.ops.base import dtype_name
+from tensorcast.ops.aten import foreign_operator
+from tensorcast.ops.base import OpCall, dtype_name
 from tensorcast.trace import library  # noqa: F401  (defines the operators)
 from tensorcast.trace.liveness import Liveness, storages, tensors_in
 
@@ -34,7 +34,10 @@ class Call:
 
 @dataclass
 class CacheNote:
-    """What one layer keeps between steps: bytes a token (within `window` tokens, 0 = all) and bytes a sequence."""
+    """What one layer keeps between steps: bytes a token (within `window` tokens, 0 = all) and bytes a sequence.
+
+    Tokens take whole blocks of `block`.
+    """
 
     kind: str
     token_bytes: float
@@ -42,6 +45,7 @@ class CacheNote:
     window: int
     stack: str
     layers: list[int] | None
+    block: int = 1
 
 
 @dataclass
@@ -84,6 +88,11 @@ class Tracer(TorchDispatchMode):
     def _leave_module(self, module, args, result):
         if self._scope:
             self._scope.pop()
+
+    @property
+    def here(self) -> str:
+        """Path of the running module."""
+        return self._scope[-1] if self._scope else ""
 
     @contextmanager
     def scope(self, path: str):
@@ -145,9 +154,9 @@ class Tracer(TorchDispatchMode):
         if self._sum is not None:
             self._sum = (self._sum[0], storages(tensors_in(result)))
 
-    def note_cache(self, kind: str, *, token_bytes: float, sequence_bytes: float, window: int) -> None:
+    def note_cache(self, kind: str, *, token_bytes: float, sequence_bytes: float, window: int, block: int = 1) -> None:
         """A layer says what it keeps between steps."""
-        self.caches.append(CacheNote(kind, token_bytes, sequence_bytes, window, self.stack, self.layer))
+        self.caches.append(CacheNote(kind, token_bytes, sequence_bytes, window, self.stack, self.layer, block))
 
     # -- what runs -----------------------------------------------------------------------------------------------------
 
@@ -168,14 +177,14 @@ class Tracer(TorchDispatchMode):
             if name in _CACHES:
                 self.memory.cache(outputs)
         else:
-            op, known = aten_operator(name)
+            op, known = foreign_operator(func._schema.name)
             if op.family == "none" or self._fused:
                 self.memory.allocated(outputs)
                 return
             inputs = tensors_in(args) + tensors_in(kwargs)
-            dims = op.dims(inputs, outputs)
+            dims = op.dims(OpCall(args, kwargs, result, inputs, outputs))
             attrs = dims.pop("attrs", {})
-            label = op.name if known else f"{namespace}::{name}"
+            label = op.name if known else func._schema.name
             if not known:
                 self.uncosted[label] = self.uncosted.get(label, 0) + 1
         memory, scope = self.memory, self._scope[-1] if self._scope else ""
@@ -190,7 +199,9 @@ class Tracer(TorchDispatchMode):
         self._sum = (call, storages(outputs)) if whole else None
 
     def _absorb_sum(self, x) -> None:
-        """The running norm adds up its own input where that is the sum just recorded."""
-        if self._sum is not None and storages([x]) <= self._sum[1]:
+        """The running norm adds up its own input where that is the sum just recorded, all of it."""
+        if self._sum is None or x.numel() != self._sum[0].dims["elements"]:
+            return
+        if storages([x]) <= self._sum[1]:
             call = self._sum[0]
             call.op, call.dims, call.attrs = "residual_add", {"elements": x.numel()}, {"format": dtype_name(x)}

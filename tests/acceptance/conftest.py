@@ -47,3 +47,30 @@ def tensorcast(tmp_path, cache_folder) -> Callable[..., Result]:
         return Result(done.returncode, done.stdout, done.stderr)
 
     return tensorcast
+
+
+@pytest.fixture
+def write(own_folder) -> Callable[[str, str], Path]:
+    """Write a file below the empty current directory."""
+
+    def write(name: str, text: str) -> Path:
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def run(own_folder, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Run one command line in this process, in the empty folder: (exit code, stdout, stderr)."""
+    from tensorcast.cli.main import cli
+
+    def run(*args: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = cli.run(list(args), "tensorcast")
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

@@ -7,8 +7,6 @@ import torch
 from torch.nn import functional
 
 import tensorcast as tc
-from tensorcast.layers.attention import InterceptAttention
-from tensorcast.trace.tracer import Tracer
 
 
 @pytest.fixture(autouse=True)
@@ -17,13 +15,21 @@ def _own_cache(tmp_path, monkeypatch):
 
 
 def test_attention_asked_of_torch_is_one_operator_and_counts_its_pairs():
-    q, k = torch.empty(2, 8, 64, 16, device="meta"), torch.empty(2, 8, 96, 16, device="meta")
-    tracer = Tracer()
-    with InterceptAttention(), tracer:
-        out = functional.scaled_dot_product_attention(q, k, k)
-    assert out.shape == (2, 8, 64, 16)
-    assert [c.op for c in tracer.calls] == ["attention"]
-    assert tracer.calls[0].dims["kv"] == 96
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = torch.nn.Embedding(100, 8 * 16)
+
+        def forward(self, input_ids):
+            q = self.embed(input_ids).unflatten(-1, (8, 16)).transpose(1, 2)
+            k = torch.cat((q, q[:, :, :32]), dim=2)
+            out = functional.scaled_dot_product_attention(q, k, k)
+            assert out.shape == q.shape
+            return out
+
+    ops = tc.simulate(Net(), "h100", batch=2, input_len=64).phases["forward"].ops.set_index("op")
+    assert ops.loc["attention", "matrix_flops"] == 4 * 2 * 8 * 64 * 96 * 16
+    assert not {"aten::bmm", "aten::_softmax"} & {*ops.index}
 
 
 def test_views_are_not_in_the_table():

@@ -95,10 +95,12 @@ def test_a_good_configuration_passes():
 
 def test_diffusers_folders_are_told_apart(tmp_path):
     (tmp_path / "model_index.json").write_text("{}")
-    with pytest.raises(ModelError, match=r"diffusers pipeline"):
+    with pytest.raises(ModelError, match=r"the pipeline has no config.json; looked for .*transformer/config.json"):
         resolve_model(str(tmp_path))
-    with pytest.raises(ModelError, match=r"diffusers module 'FluxTransformer2DModel'"):
-        check_config({"_class_name": "FluxTransformer2DModel"}, "x")
+    (tmp_path / "config.json").write_text('{"_class_name": "FluxTransformer2DModel"}')
+    assert resolve_model(str(tmp_path)).phases == ("denoise",)
+    with pytest.raises(ModelError, match=r"the pipeline FluxPipeline, not one of its modules"):
+        check_config({"_class_name": "FluxPipeline"}, "x")
 
 
 @pytest.mark.skipif(not CONFIGS.is_dir(), reason="no folder of published configurations beside the checkout")

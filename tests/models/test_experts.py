@@ -11,7 +11,7 @@ from tests.verify.deployed import deploy
 
 
 def test_experts_without_routing_need_a_profile(monkeypatch):
-    monkeypatch.setattr("tensorcast.transformer_model.profile_for", lambda kind: ModelProfile(model_type=kind))
+    monkeypatch.setattr("tensorcast.transformer_model.get_model_profile", lambda kind: ModelProfile(model_type=kind))
     with pytest.raises(ModelError, match=r"Llama4TextExperts takes no routing.*moe_block_forward") as refused:
         deploy(resolve_model("llama-4-scout", layers=2))
     assert "\n" not in str(refused.value)

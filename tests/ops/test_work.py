@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tensorcast.ops import OPERATORS, list_ops, operator_named
-from tensorcast.ops.aten import aten_operator
+from tensorcast.ops.aten import foreign_operator
+from tensorcast.ops.base import OpCall
 from tensorcast.ops.moe import active_experts
 from tensorcast.trace.library import call
 
@@ -100,14 +101,16 @@ def test_experts_compute_every_routed_pair_once():
 
 
 def test_a_broadcast_input_is_read_once():
-    op, known = aten_operator("add")
-    dims = op.dims([meta(4, 8, 64), meta(1, 1, 64).expand(4, 8, 64)], [meta(4, 8, 64)])
+    op, known = foreign_operator("aten::add")
+    inputs, result = (meta(4, 8, 64), meta(1, 1, 64).expand(4, 8, 64)), meta(4, 8, 64)
+    dims = op.dims(OpCall(inputs, {}, result, inputs, (result,)))
     assert known and dims["read"] == 2 * (4 * 8 * 64 + 64)
 
 
 def test_in_place_forms_are_known_and_strangers_are_not():
-    assert aten_operator("add_")[0] is aten_operator("add")[0]
-    assert not aten_operator("fft_fft2")[1]
+    assert foreign_operator("aten::add_")[0] is foreign_operator("aten::add")[0]
+    assert not foreign_operator("aten::fft_fft2")[1]
+    assert not foreign_operator("mylib::add")[1]  # the name is torch's, the operator is not
 
 
 def test_results_have_the_shapes_of_the_real_operators():

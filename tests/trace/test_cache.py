@@ -191,7 +191,7 @@ def test_what_it_does_not_depend_on_keeps_the_key(change):
     assert key(**change) == key()
 
 
-@pytest.mark.parametrize("package", ["torch", "transformers"])
+@pytest.mark.parametrize("package", ["torch", "transformers", "diffusers"])
 def test_another_version_of_a_library_is_another_key(monkeypatch, package):
     import importlib.metadata
 
@@ -218,9 +218,9 @@ def test_code_a_user_registers_is_part_of_the_key(monkeypatch):
     from tensorcast.catalog import Catalog
     from tensorcast.pipelines import ModelProfile, register_custom_model, register_model_profile
 
-    before = key()
     for name in ("PROFILES", "PIPELINES"):
         monkeypatch.setattr(f"tensorcast.pipelines.{name}", Catalog(name, patterns=True))
+    before = key()
     assert key() == before
     register_model_profile(ModelProfile(model_type="mine", tp_plan={"*.q_proj": "replicated"}))
     with_profile = key()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from tensorcast.kernels.registry import KernelRequest
+from tensorcast.kernels.choice import KernelRequest
 from tensorcast.layers.attention import INTERFACE, register_interface
 from tensorcast.models.build import build_blueprint
 from tensorcast.models.reference import ModelSource

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from tensorcast.models.reference import LANGUAGE
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -58,7 +60,7 @@ class Recipe:
     `make()` is called inside `torch.device("meta")` with the default dtype set to the one wanted, and returns the
     module. `inputs(model, step)` gives the keyword arguments of one forward, on meta, cache included. `finish(module)`
     is called on the tied module (kept dtypes …). `config` may be any object. `explain(reason)` says more about a
-    failure to build than the reason itself does.
+    failure to build than the reason itself does. `phases` are those the model can be run in.
     """
 
     kind: Kind
@@ -71,6 +73,7 @@ class Recipe:
     finish: Callable[[nn.Module], None] | None = None
     explain: Callable[[Exception], str] | None = None
     notes: tuple[str, ...] = ()
+    phases: tuple[str, ...] = LANGUAGE
 
 
 def recipe_for(source: ModelSource, wanted: Wanted) -> Recipe:
@@ -80,3 +83,10 @@ def recipe_for(source: ModelSource, wanted: Wanted) -> Recipe:
         if found is not None:
             return found
     raise AssertionError("the last kind answers or raises")
+
+
+def phases_of(source: ModelSource, trust_remote_code: bool = False) -> tuple[str, ...]:
+    """The phases of a source, as its kind finds them in the model's own class."""
+    import torch
+
+    return recipe_for(source, Wanted(torch.bfloat16, trust_remote_code)).phases

@@ -9,80 +9,171 @@ from typing import TYPE_CHECKING, Any
 from tensorcast.errors import ModelError, near_names
 from tensorcast.models import native
 from tensorcast.models.blueprint import normalise_type
+from tensorcast.models.builders import builder_for, in_transformers, origin_of
 from tensorcast.models.defaults import require_stated
 from tensorcast.models.fixups import apply_fixup
 from tensorcast.models.recipes import Recipe, Step, Wanted
-from tensorcast.models.reference import ModelSource
+from tensorcast.models.reference import LANGUAGE, ModelSource
 
 if TYPE_CHECKING:
     import torch
-
-BUILDERS = {"nemotron-nas": "tensorcast.models.builders.nemotron_nas"}
-"""Published types that transformers has no class for and we do: type → the module with its classes."""
 
 
 def recipe(source: ModelSource, wanted: Wanted) -> Recipe:
     """Every source that is left: transformers has a class for its configuration, or it is a ModelError."""
     described, note = apply_fixup(source.config, source.name)
-    config, model_class, origin = _classes(source, described, wanted.trust_remote_code)
-    notes = require_stated(config, described, source.name)
-    options = {"dtype": wanted.dtype, "attn_implementation": wanted.attn_implementation}
-    if wanted.experts_implementation is not None:
-        options["experts_implementation"] = wanted.experts_implementation
-
+    sample, notes = None, ()
+    if source.custom is not None:
+        config, model_class, origin, sample = _given(source)
+    else:
+        config, model_class, origin = _classes(source, described, wanted.trust_remote_code)
+        notes = require_stated(config, described, source.name)
+    if sample is not None and sample.training:
+        notes = (*notes, "the model was in training mode: costed in eval mode, dropout is absent")
     architectures = described.get("architectures")
     return Recipe(
         kind="transformers",
-        make=lambda: model_class._from_config(config, **options),
+        make=lambda: _made(config, model_class, sample, wanted),
         config=config,
         architecture=architectures[0] if architectures else model_class.__name__,
-        model_type=normalise_type(config.model_type),
+        model_type=normalise_type(config.model_type or model_class.__name__),
         origin=origin,
         inputs=language_inputs,
         finish=lambda module: _keep_fp32(module, wanted.dtype),
         explain=lambda reason: _tied_list(model_class),
         notes=((note,) if note else ()) + notes,
+        phases=phases_of_class(model_class),
     )
 
 
+def _made(config: Any, model_class: type, sample: Any, wanted: Wanted) -> Any:
+    """The module: made from its configuration, or a copy of the user's own without its weights."""
+    implementations = {"attn_implementation": wanted.attn_implementation}
+    if wanted.experts_implementation is not None:
+        implementations["experts_implementation"] = wanted.experts_implementation
+    if sample is None:
+        return model_class._from_config(config, dtype=wanted.dtype, **implementations)
+    from tensorcast.models.recipes.module import on_meta
+
+    module = on_meta(sample, wanted.dtype)
+    for part in module.modules():
+        if hasattr(part, "config") and hasattr(part.config, "_attn_implementation"):
+            part.config._attn_implementation = wanted.attn_implementation
+    return module
+
+
+def _given(source: ModelSource) -> tuple[Any, type, str, Any]:
+    """Config, model class, origin and, where an instance was given, that instance; of a model given as Python."""
+    from transformers import PreTrainedModel
+
+    from tensorcast.models.objects import configuration, described
+
+    value, origin = source.custom.value, source.custom.origin
+    if isinstance(value, PreTrainedModel):
+        if described(value, value.config) != source.config:
+            raise ModelError(f"{source.name}: an instance is costed as it is; give its class for another configuration")
+        return value.config, type(value), origin, value
+    own = configuration(value)
+    config = _settled(copy.deepcopy(own))
+    if source.config != described(value, own):
+        config = _settled(type(own).from_dict(copy.deepcopy(source.config)))
+    if isinstance(value, type) and issubclass(value, PreTrainedModel):
+        return config, value, origin, None
+    model_class = _model_class(config, config.model_type, None, source.name)
+    return config, model_class, f"{model_class.__name__} registered for {type(config).__name__} ({origin})", None
+
+
+def _settled(config: Any) -> Any:
+    """`config` with the sizes that a user's class may leave null filled in: `getattr(config, name, default)` in model
+    code gives None for an attribute that is there and null."""
+    heads, width = getattr(config, "num_attention_heads", None), getattr(config, "hidden_size", None)
+    derived = {"num_key_value_heads": heads, "head_dim": width // heads if heads and width else None}
+    for name, value in derived.items():
+        if hasattr(config, name) and getattr(config, name) is None and value is not None:
+            setattr(config, name, value)
+    return config
+
+
+def phases_of_class(model_class: type) -> tuple[str, ...]:
+    """prefill and decode for a model that keeps a cache, forward for any other."""
+    import inspect
+
+    return LANGUAGE if "past_key_values" in inspect.signature(model_class.forward).parameters else ("forward",)
+
+
 def language_inputs(model, step: Step) -> dict[str, Any]:
-    """Logits are asked for the last token of each sequence, in decode for every new token (drafts are verified)."""
+    """The arguments that the model's forward takes, of those a language model may be given.
+
+    Logits are asked for the last token of each sequence, in decode for every new token (drafts are verified).
+    """
+    import inspect
+
     import torch
 
+    takes = inspect.signature(type(model.module).forward).parameters
+    shape = (step.batch, step.tokens)
+    cached = step.phase != "forward"
+    known = {
+        "input_ids": lambda: torch.empty(shape, dtype=torch.long),
+        "position_ids": lambda: torch.empty(shape, dtype=torch.long),
+        "past_key_values": lambda: _cache(model, step) if cached else None,
+        "use_cache": lambda: cached,
+        "logits_to_keep": lambda: step.tokens if step.phase == "decode" else 1 if cached else 0,
+        "attention_mask": lambda: torch.ones((step.batch, step.past + step.tokens), dtype=torch.long),
+    }
+    plain = [n for n, p in takes.items() if n != "self" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    needed = [name for name in plain if takes[name].default is inspect.Parameter.empty]
+    unknown = [name for name in needed if name not in known]
+    if unknown or "input_ids" not in plain:
+        what, names = type(model.module).__name__, ", ".join(unknown or plain) or "no named argument"
+        raise ModelError(
+            f"{what}.forward takes {names}, and token ids alone do not run it; give the model in a --custom FILE that "
+            "defines __inputs__(workload, config)"
+        )
+    return {name: known[name]() for name in plain if name in known and (name != "attention_mask" or name in needed)}
+
+
+def _cache(model, step: Step) -> Any:
     from tensorcast.layers.cache import build_cache
     from tensorcast.layers.mtp import block_kinds
 
-    shape = (step.batch, step.tokens)
-    return {
-        "input_ids": torch.empty(shape, dtype=torch.long),
-        "position_ids": torch.empty(shape, dtype=torch.long),
-        "past_key_values": build_cache(
-            model.config, step.past, block_kinds(model.text_config) * len(model.drafts or ())
-        ),
-        "use_cache": True,
-        "logits_to_keep": step.tokens if step.phase == "decode" else 1,
-    }
+    text = model.text_config
+    if not hasattr(text, "num_hidden_layers"):
+        raise ModelError(
+            f"{model.blueprint.source.name}: the configuration states no num_hidden_layers, so the KV cache has no size"
+        )
+    return build_cache(model.config, step.past, block_kinds(text) * len(model.drafts or ()))
 
 
 def _classes(source: ModelSource, described: dict, trust_remote_code: bool) -> tuple[object, type, str]:
     """A fresh config object, the model class and where that class came from."""
+    entry = builder_for(described)
+    if entry is not None:
+        return config_made(entry.value.config_class, described, source.name), entry.value.model_class, origin_of(entry)
     kind = described.get("model_type") or _type_of_architecture(described["architectures"][0], source.name)
-    if kind in BUILDERS:
-        return importlib.import_module(BUILDERS[kind]).load_classes(source, described)
     if not native.is_native(kind) and not _registered(kind):
         if source.has_remote_code and trust_remote_code:
             from tensorcast.models import remote
 
-            return remote.load_classes(source, described)
+            config, model_class, origin = remote.load_classes(source, described)
+            return _settled(config), model_class, origin
         raise ModelError(_unknown_type(source, kind))
-    config_class = _config_class(kind)
-    try:
-        config = config_class.from_dict({**copy.deepcopy(described), "model_type": kind})
-    except Exception as reason:
-        text = f"{config_class.__name__} refuses the configuration: {_one_line(reason)}"
-        raise ModelError(f"{source.name}: {text}") from reason
+    config = config_made(_config_class(kind), {**described, "model_type": kind}, source.name)
+    config = config if native.is_native(kind) else _settled(config)
     model_class = _model_class(config, kind, described.get("architectures"), source.name)
     return config, model_class, f"transformers {model_class.__name__}"
+
+
+def config_made(config_class: type, described: dict, name: str) -> Any:
+    """An object of `config_class`, transformers' or a user's, that holds what `described` says."""
+    make = getattr(config_class, "from_dict", None) or (lambda fields: config_class(**fields))
+    try:
+        return make(copy.deepcopy(described))
+    except ModelError as reason:
+        raise ModelError(f"{name}: {reason}") from reason
+    except Exception as reason:
+        text = f"{config_class.__name__} refuses the configuration: {_one_line(reason)}"
+        raise ModelError(f"{name}: {text}") from reason
 
 
 def config_object(source: ModelSource) -> Any:
@@ -111,7 +202,8 @@ def _registered(kind: str) -> bool:
 
 
 def _model_class(config: object, kind: str, architectures: list[str] | None, name: str) -> type:
-    """`architectures[0]` where transformers has it for this configuration, else the type's language-model class."""
+    """`architectures[0]` where transformers has it for this configuration, else what is registered for its class: a
+    language model with a head, an image-text model, or the base model."""
     asked = architectures[0] if architectures else None
     if asked and native.is_native(kind):
         found = getattr(_import(f"transformers.models.{native.module_of(kind)}"), asked, None)
@@ -123,10 +215,13 @@ def _model_class(config: object, kind: str, architectures: list[str] | None, nam
             other = getattr(found.config_class, "model_type", None)
             what = f"architectures names {asked}, a class of model_type {other!r}, but model_type is {kind!r}"
             raise ModelError(f"{name}: {what}; make the two agree")
-    modeling = _import("transformers.models.auto.modeling_auto")
-    for mapping in (modeling.MODEL_FOR_CAUSAL_LM_MAPPING, modeling.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING):
+    _import("transformers.models.auto.modeling_auto")
+    from tensorcast.models.objects import model_mappings
+
+    for mapping in model_mappings():
         if type(config) in mapping:
-            return mapping[type(config)]
+            found = mapping[type(config)]
+            return found[0] if isinstance(found, (list, tuple)) else found
     what = f"transformers has no {asked or 'language model'} for model_type {kind!r}"
     raise ModelError(f"{name}: {what}; describe the model with --custom FILE")
 
@@ -189,7 +284,15 @@ def _unknown_type(source: ModelSource, kind: str) -> str:
         return f"{source.name}: model_type {kind!r} needs the repository's own Python files; {how}"
     near = near_names(kind, native.config_class_names())
     hint = f"nearest: {', '.join(near)}; " if near else ""
-    return f"{source.name}: transformers does not know model_type {kind!r}; {hint}describe the model with --custom FILE"
+    asked = (source.config.get("architectures") or [None])[0]
+    if asked is None or in_transformers(asked):
+        what = f"transformers does not know model_type {kind!r}"
+        return f"{source.name}: {what}; {hint}describe the model with --custom FILE"
+    return (
+        f"{source.name}: no builder for architecture {asked!r} (model_type {kind!r}); looked at __model__ of --custom, "
+        f"classes of register_auto_model, diffusers, transformers and the repository's own files "
+        f"(--trust-remote-code; it names none); {hint}add one with --custom FILE or a file in ./custom_model"
+    )
 
 
 def _tied_list(model_class: type) -> str:
