@@ -14,7 +14,21 @@ from torch import nn
 
 from tensorcast.errors import TransformationError, near_names
 from tensorcast.layers import attention as attentions
-from tensorcast.layers import linear, local, merge, mla_foreign, moe, mtp, quantise, reuse, rotary, scan, sharding
+from tensorcast.layers import (
+    checks,
+    linear,
+    local,
+    masks,
+    merge,
+    mla_foreign,
+    moe,
+    mtp,
+    quantise,
+    reuse,
+    rotary,
+    scan,
+    sharding,
+)
 from tensorcast.layers import mla as latent
 from tensorcast.layers.named import fault
 from tensorcast.layers.wrap import replace as replace_parts
@@ -34,6 +48,7 @@ def wrap_model(model: TransformerModel) -> TransformerModel:
     patch = model.profile.vl_patch_method
     if patch is not None:
         call_own(f"profile {model.profile.model_type!r}: vl_patch_method", patch, model)
+    checks.skip_value_checks(model)
     linears, norms, gated = wrap(model)
     return model.report("wrap_model", linears, f"{linears} products and embeddings, {norms} norms, {gated} gated MLPs")
 
@@ -76,6 +91,7 @@ def patch_attention(model: TransformerModel, *, attention: Parts | None = None) 
     if attention is not None:
         _replace_each(model, "attention", [path for path, _ in attentions.attention_modules(model)], attention)
     slots = attentions.install_attention(model)
+    masks.install_masks(model)
     merge.install_merged_qkv(model)
     scans = scan.install_scans(model)
     return model.report("patch_attention", slots + scans, f"{slots} attention slots, {scans} scan layers")

@@ -58,6 +58,7 @@ class TransformerModel(Anatomy):
         self.stacks: list[Stack] = []
         self.patches: list[GlobalPatch] = []
         self.notes: list[str] = []
+        self.states: dict[tuple, tuple] = {}  # (layer, kind, number) → shape without batch and dtype, as last kept
         self.waived: dict[str, str] = {}
         self.drafts: nn.Module | None = None
         self.quantised: dict[str, Any] = {}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from tensorcast.errors import ModelError
+from tensorcast.layers.masks import INTERFACE_TABLE
 from tensorcast.layers.mla import attend_latent
 from tensorcast.layers.patching import GlobalPatch
 from tensorcast.layers.state import has_state, install, state_of
@@ -64,8 +65,15 @@ def attention_modules(model):
     sizes = ("scaling", "scale", "head_dim", "num_heads")
     for path, module in model.module.named_modules():
         named = hasattr(module, "is_causal") and any(hasattr(module, name) for name in sizes)
-        if named or hasattr(module, "set_processor"):  # the latter is how attention looks in diffusers
+        # `set_processor` is how attention looks in diffusers
+        if named or calls_interface(module) or hasattr(module, "set_processor"):
             yield path, module
+
+
+def calls_interface(module) -> bool:
+    """Whether the module's forward looks its attention function up in transformers' table."""
+    code = getattr(type(module).forward, "__code__", None)
+    return code is not None and INTERFACE_TABLE in code.co_names
 
 
 def attention_interface(module, q, k, v, attention_mask=None, scaling=None, dropout=0.0, **kwargs):

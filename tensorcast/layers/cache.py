@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from transformers import cache_utils
 
 from tensorcast.errors import ModelError
@@ -51,22 +52,44 @@ class _Keys(_Recorder):
 
 
 class _States(_Recorder):
-    """Convolution and recurrent state of one layer; present when `past` tokens have been seen."""
+    """Convolution and recurrent state of one layer; present when `past` tokens have been seen.
+
+    Code that does more with a state than hand it to a scan gets an empty one of the shape that the layer last gave.
+    """
 
     past: int
+    index: int
 
-    def get_conv_state(self):
-        return _PLACEHOLDER if self.past else None
+    def get_conv_state(self, state_idx=0):
+        return self._kept("conv", state_idx)
+
+    def get_recurrent_state(self, state_idx=0):
+        return self._kept("state", state_idx)
 
     def update_conv_state(self, conv_states, state_idx=0, conv_kernel_size=None, **kwargs):
         width = max((conv_kernel_size or 1) - 1, 0)  # the inputs that the next token's window still needs
         self.note("conv", sequence_bytes=conv_states.shape[1] * width * item_bytes(dtype_name(conv_states)))
+        shape = (*conv_states.shape[:-1], conv_kernel_size or conv_states.shape[-1])
+        self._keep("conv", state_idx, shape, conv_states.dtype)
         return conv_states
 
     def update_recurrent_state(self, recurrent_states, state_idx=0, **kwargs):
         elements = recurrent_states.numel() // recurrent_states.shape[0]
         self.note("state", sequence_bytes=elements * item_bytes(STATE_FORMAT))
+        self._keep("state", state_idx, recurrent_states.shape, recurrent_states.dtype)
         return recurrent_states
+
+    def _keep(self, kind, state_idx, shape, dtype) -> None:
+        current().model.states[self.index, kind, state_idx] = tuple(shape[1:]), dtype
+
+    def _kept(self, kind, state_idx):
+        if not self.past:
+            return None
+        found = current().model.states.get((self.index, kind, state_idx))
+        if found is None:
+            return _PLACEHOLDER
+        with current().suspended():
+            return torch.empty((current().step.batch, *found[0]), dtype=found[1])
 
     def _start(self) -> None:
         for i in range(self.number_of_states):
@@ -115,7 +138,10 @@ def build_cache(config, past: int, drafts: Sequence[str | None] = ()):
     for kind in drafts:
         kind = "dummy" if kind in ("moe", "mlp") else kind
         layers.append((kinds[-1], options[-1]) if kind is None else (kind, like.get(kind, {})))
-    return EmptyCache(layers=[_layer(kind, opts, past) for kind, opts in layers])
+    made = [_layer(kind, opts, past) for kind, opts in layers]
+    for index, layer in enumerate(made):
+        layer.index = index
+    return EmptyCache(layers=made)
 
 
 def _layer(kind: str, options: dict, past: int):
@@ -140,6 +166,8 @@ class EmptyCache(cache_utils.Cache):
 
     def get_conv_state(self, layer_idx, state_idx=0):
         layer = self.layers[layer_idx]
-        return layer.get_conv_state() if isinstance(layer, _States) else None
+        return layer.get_conv_state(state_idx) if isinstance(layer, _States) else None
 
-    get_recurrent_state = get_conv_state
+    def get_recurrent_state(self, layer_idx, state_idx=0):
+        layer = self.layers[layer_idx]
+        return layer.get_recurrent_state(state_idx) if isinstance(layer, _States) else None

@@ -14,7 +14,7 @@ from tensorcast.layers.state import Group, Shard, has_state, install, state_of
 def tp_values(model) -> tuple[int, ...]:
     """Tensor-parallel degrees that divide the heads of every layer of the whole model, before anything is cut."""
     wanted = [head_numbers(module) for _, module in head_modules(model)]
-    top = min((max(counts.values()) for counts in wanted), default=1)
+    top = min((max(counts.values(), default=1) for counts in wanted), default=1)
     return tuple(n for n in range(1, top + 1) if all(divides(counts, n) for counts in wanted))
 
 

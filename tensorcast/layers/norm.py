@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 
 import torch
@@ -20,9 +21,9 @@ def install_norms(model, within: str = "") -> int:
     count = 0
     for path, module in model.modules(within):
         name = type(module).__name__
-        if _GATED.search(name):
+        if _GATED.search(name) and len(inspect.signature(type(module).forward).parameters) > 2:
             op, forward = "gated_rms_norm", gated_forward
-        elif _RMS.search(name):
+        elif _RMS.search(name) and not _GATED.search(name) and _normalises(module):
             op, forward = "rms_norm", norm_forward
         elif type(module) is nn.LayerNorm:
             op, forward = "layer_norm", norm_forward
@@ -32,6 +33,14 @@ def install_norms(model, within: str = "") -> int:
         install(module, path, forward).slots[op] = slot
         count += 1
     return count
+
+
+def _normalises(module) -> bool:
+    """Whether forward gives the normalised input; some modules without weights give its scale alone."""
+    if getattr(module, "weight", None) is not None:
+        return True
+    x = torch.empty((1, 1, 8), device="meta")
+    return module(x).shape == x.shape
 
 
 def is_offset(module: nn.Module) -> bool:

@@ -11,6 +11,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from tensorcast.models.recipes import Step
+
 _CURRENT: ContextVar[Context] = ContextVar("tensorcast_context")
 
 
@@ -18,12 +20,17 @@ _CURRENT: ContextVar[Context] = ContextVar("tensorcast_context")
 class Context:
     """State of one forward pass of a deployed model."""
 
-    phase: str  # prefill | decode | chunked
+    step: Step  # what runs
     model: Any = None  # TransformerModel
     tracer: Any = None  # Tracer, or None when nobody listens
     block_options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the last decoder layer
     quantised: dict[tuple[int, str], Any] = field(default_factory=dict)  # activations already quantised, by storage
     normed: dict[int, Any] = field(default_factory=dict)  # results of norms that can quantise them on their way
+
+    @property
+    def phase(self) -> str:
+        """prefill, decode, chunked …"""
+        return self.step.phase
 
     def fused(self):
         """While inside, torch's own operators are steps of kernels that our operators describe: only memory counts."""

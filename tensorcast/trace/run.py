@@ -32,7 +32,7 @@ def trace_step(
     step = Step(phase, batch, tokens, past, lengths)
     frame = frame_of(model)
     tracer = Tracer(paths=frame.paths, memory=Liveness(frame.resident))
-    context = Context(phase=phase, model=model, tracer=tracer)
+    context = Context(step=step, model=model, tracer=tracer)
     with torch.no_grad(), torch.device("meta"), entered(context), patched(frame.functions):
         inputs = model.blueprint.inputs(model, step)
         tracer.memory.resident(tensors_in(inputs))

@@ -8,6 +8,7 @@ import torch
 import tensorcast as tc
 from tensorcast.kernels import KERNELS
 from tensorcast.layers.attention import AttentionRule
+from tensorcast.models.recipes import Step
 from tensorcast.ops import operator_named
 from tensorcast.trace.context import Context, entered
 from tensorcast.trace.run import trace_step
@@ -169,7 +170,7 @@ def test_a3_15_norms_keep_shape_and_dtype_and_work_no_more_than_eager(op, varian
         return y * torch.nn.functional.silu(rest[0]) if op == "gated_rms_norm" else y
 
     def traced(kernel):
-        with entered(Context(phase="prefill")), torch.no_grad(), Tracer() as tracer:
+        with entered(Context(Step("prefill", 1, 1, 0))), torch.no_grad(), Tracer() as tracer:
             result = kernel(*args)
         work = [operator_named(c.op).work(c.dims, c.attrs) for c in tracer.calls]
         return result, sum(w.vector_flops for w in work), sum(w.read_bytes + w.write_bytes for w in work)
@@ -186,7 +187,7 @@ def test_a3_15_attention_kernels_return_the_shape_of_their_op(name, dtype):
         torch.empty((2, h, n, d), dtype=dtype, device="meta") for h, n, d in ((8, 5, 32), (2, 40, 32), (2, 40, 16))
     )
     rule = AttentionRule(0.1, True, 0, 0, 0, "bf16", "bf16", "prefill")
-    with entered(Context(phase="prefill")):
+    with entered(Context(Step("prefill", 1, 1, 0))):
         result = KERNELS.resolve("attention", "standard", name)(q, k, v, rule)
     assert (result.shape, result.dtype, result.device.type) == ((2, 5, 8, 16), dtype, "meta")
 

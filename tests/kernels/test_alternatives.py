@@ -13,6 +13,7 @@ from tensorcast.cost.pricing import coefficient_keys, price
 from tensorcast.hardware.load import hardware
 from tensorcast.kernels import KERNELS
 from tensorcast.layers.attention import AttentionRule
+from tensorcast.models.recipes import Step
 from tensorcast.ops import operator_named
 from tensorcast.optable import Row
 from tensorcast.trace.context import Context, entered
@@ -205,7 +206,7 @@ def test_eager_attention_gives_the_numbers_of_torch(s, kv, limits):
     q = torch.randn((2, 4, s, 16), generator=generator)
     k, v = (torch.randn((2, 2, kv, 16), generator=generator) for _ in range(2))
     rule = AttentionRule(0.25, *({"causal": True, "window": 0, "chunk": 0} | limits).values(), 0, "fp32", "fp32", "x")
-    with entered(Context(phase="prefill")):
+    with entered(Context(Step("prefill", 1, 1, 0))):
         ours = KERNELS.resolve("attention", "standard", "eager")(q, k, v, rule)
     position, key = torch.arange(kv - s, kv)[:, None], torch.arange(kv)
     seen = (key <= position) | torch.tensor(not rule.causal)

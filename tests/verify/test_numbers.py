@@ -14,6 +14,7 @@ from tensorcast.layers.cache import build_cache
 from tensorcast.layers.experts import experts_weights
 from tensorcast.layers.merge import _Merged
 from tensorcast.layers.patching import patched, replacements
+from tensorcast.models.recipes import Step
 from tensorcast.trace.context import Context, entered
 from tests.verify import stock
 from tests.verify.deployed import deploy
@@ -125,7 +126,7 @@ def listen_for_routing(module, arithmetic):
 
 
 def logits_of_deployed(model, module, ids, positions):
-    context = Context(phase="prefill", model=model)
+    context = Context(Step("prefill", 1, 1, 0), model=model)
     with torch.no_grad(), entered(context), patched(replacements(module, model.patches)):
         cache = build_cache(model.config, 0)
         return module(input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True).logits
