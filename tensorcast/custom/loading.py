@@ -138,14 +138,17 @@ def _drop(name: str) -> None:
 
 @contextmanager
 def guarded(root: Path | None, skip: str, package: str = "") -> Iterator[None]:
-    """Run a user's code: nothing to read on stdin, prints to stderr, catalogs as before if it fails, one line why.
+    """Run a user's code: nothing to read on stdin, catalogs as before if it fails, one line why. What it prints is
+    shown on stderr, unless it fails: the line then stands alone.
 
     `root` is the file or folder whose line is named, `package` the name and version of what it belongs to.
     """
     stdin, sys.stdin = sys.stdin, io.StringIO("")
+    printed = io.StringIO()
     try:
-        with restored_on_error(), redirect_stdout(sys.stderr):
+        with restored_on_error(), redirect_stdout(printed):
             yield
+        sys.stderr.write(printed.getvalue())
     except TensorcastError as fault:
         where = _place(fault, root)
         if where and where.partition(":")[0] not in str(fault):

@@ -134,6 +134,15 @@ def is_graph(value: Any) -> bool:
     return callable(getattr(named, "build", None)) and (alike or hasattr(value, "graph"))
 
 
+class _Fields(dict):
+    """A configuration while `build` reads it: a field it lacks is an error that says where it should come from."""
+
+    def __missing__(self, field: str) -> Any:
+        near = near_names(field, self, 1)
+        hint = f"nearest: {near[0]!r}" if near else "give the folder or name of a model that has it with --model"
+        raise CustomModelError(f"the configuration has no {field!r}; {hint}")
+
+
 def record(value: Any, config: Mapping[str, Any], where: str = "") -> ComputeGraph:
     """A recorded graph of `value`, a class or object, built with a copy of `config`; `value` stays as it is.
 
@@ -145,7 +154,7 @@ def record(value: Any, config: Mapping[str, Any], where: str = "") -> ComputeGra
     source = inspect.getsourcefile(named) if named.__module__ in sys.modules else None
     with guarded(Path(source) if source else None, "", named.__name__):
         made = value() if isinstance(value, type) else copy.copy(value)
-        made.config = copy.deepcopy(dict(config))
+        made.config = _Fields(copy.deepcopy(dict(config)))
         if not isinstance(made, ComputeGraph):
             made = _adopted(made)
         else:
@@ -154,6 +163,7 @@ def record(value: Any, config: Mapping[str, Any], where: str = "") -> ComputeGra
         if not isinstance(made.config, dict):
             raise CustomModelError(f"{named.__name__}: config is {type(made.config).__name__} after build, not a dict")
         changed = [field for field in made.config if field not in config or made.config[field] != config[field]]
+        made.config = dict(made.config)
         made.edits = tuple(dict.fromkeys((*made.edits, *changed)))
         if not made._record().ops:
             raise CustomModelError(f"{named.__name__}: build() calls no operator")

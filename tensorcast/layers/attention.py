@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tensorcast.errors import ModelError
+from tensorcast.errors import ModelError, TransformationError
 from tensorcast.layers.masks import INTERFACE_TABLE
 from tensorcast.layers.mla import attend_latent
 from tensorcast.layers.patching import GlobalPatch
@@ -81,7 +81,11 @@ def attention_interface(module, q, k, v, attention_mask=None, scaling=None, drop
     rule = rule_for(module, q, k, scaling, kwargs)
     if getattr(k, "_latent", False):
         return attend_latent(module, q, k, v, rule), None
-    slot = state_of(module).slots["attention"]
+    slot = state_of(module).slots.get("attention") if has_state(module) else None
+    if slot is None:
+        model = current().model.blueprint
+        what = f"{type(module).__name__} has no attention kernel"
+        raise TransformationError(f"{model.source.name}: {what}; the pipeline must run patch_attention")
     return slot.kernel(q, k, v, rule), None
 
 

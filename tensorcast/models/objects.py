@@ -33,7 +33,7 @@ def source_of(
     A configuration or a model class of transformers' own says no more than its fields do: it is the source that the
     equal config.json is.
     """
-    check_model(custom.value)
+    check_model(custom.value, f"{custom.origin}: ")
     if base is not None:
         return _with_phases(replace(base, custom=custom))
     value, name = custom.value, name_of(custom.value)
@@ -159,14 +159,14 @@ def config_of(source: ModelSource) -> Any:
     return config_object(source) or SimpleNamespace(**source.config)
 
 
-def check_model(value: Any) -> None:
-    """ModelError for an object that is no model."""
+def check_model(value: Any, where: str = "") -> None:
+    """ModelError for an object that is no model; `where` it was given begins the message."""
     from tensorcast.graph import is_graph
 
     classes = (PreTrainedModel, PreTrainedConfig, nn.Module)
     known = isinstance(value, classes) or (isinstance(value, type) and issubclass(value, classes))
     if not (known or is_graph(value) or inspect.isfunction(value)):
         raise ModelError(
-            f"{value!r:.80} is no model: give a name, a folder, a configuration or its class, a model class, an "
+            f"{where}{value!r:.80} is no model: give a name, a folder, a configuration or its class, a model class, an "
             f"nn.Module, a function of the configuration, or a ComputeGraph"
         )

@@ -113,6 +113,8 @@ def test_a0_2_a_pipeline_replaces_the_nine_steps():
         tc.maybe_enable_mtp(model)
 
     assert names(tc.build_model(folder("llama"), HW)) == ["wrap_model", "maybe_enable_mtp"]
+    with pytest.raises(tc.TransformationError, match="LlamaAttention has no attention kernel; the pipeline must run"):
+        tc.simulate(folder("llama"), HW)
 
 
 def test_a0_3_nine_steps_in_order_with_reasons():

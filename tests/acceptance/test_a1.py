@@ -234,7 +234,7 @@ def test_a1_7_a_change_that_build_takes_back_is_an_error(folder, write) -> None:
         ('self.Mul(data["x"], "2", data["y"])', "operator 2 (Mul): v is '2', not a number"),
         ('self.ExpandHead(data["x"], 2.5)', "operator 2 (ExpandHead): headDim is 2.5, not a whole number"),
         ('self.Silu(data["x"], data["inputIds"])', "writes 'inputIds', which is an input"),
-        ('config["hidden"]', "KeyError: 'hidden'"),
+        ('config["hidden"]', "the configuration has no 'hidden'"),
     ],
 )
 def test_a1_8_a_wrong_call_is_one_line_with_its_place(refused, line, said) -> None:
