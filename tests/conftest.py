@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tensorcast import catalog
+from tensorcast.cli.main import cli
 from tensorcast.custom import loading, plugins
 from tensorcast.custom.sources import NONE
 
@@ -48,3 +49,16 @@ def own_folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(loading, "_loaded", {})
     monkeypatch.setattr(plugins, "_loaded", set())
     return tmp_path
+
+
+@pytest.fixture
+def run(capsys) -> Callable[..., tuple[int, str, str]]:
+    """Run one command line in this process: (exit code, stdout, stderr)."""
+
+    def run(*args: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = cli.run(list(args), "tensorcast")
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

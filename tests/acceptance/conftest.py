@@ -60,17 +60,3 @@ def write(own_folder) -> Callable[[str, str], Path]:
         return path
 
     return write
-
-
-@pytest.fixture
-def run(own_folder, capsys) -> Callable[..., tuple[int, str, str]]:
-    """Run one command line in this process, in the empty folder: (exit code, stdout, stderr)."""
-    from tensorcast.cli.main import cli
-
-    def run(*args: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = cli.run(list(args), "tensorcast")
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run

@@ -7,7 +7,6 @@ import json
 import pytest
 
 import tensorcast as tc
-from tensorcast.cli.main import cli
 from tests.acceptance.conftest import ROOT
 
 FILE = ROOT / "custom_model" / "qwen2_graph.py"
@@ -54,19 +53,6 @@ def write(tmp_path):
         return str(path)
 
     return write
-
-
-@pytest.fixture
-def run(capsys):
-    """One command line in this process: (exit code, stdout, stderr)."""
-
-    def run(*args):
-        capsys.readouterr()
-        code = cli.run([*args], "tensorcast")
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

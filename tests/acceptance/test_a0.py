@@ -29,20 +29,6 @@ def alone(own_folder):
     """Every test has a folder of its own."""
 
 
-@pytest.fixture
-def run(capsys):
-    """Run one command line in this process: (exit code, stdout, stderr)."""
-    from tensorcast.cli.main import cli
-
-    def run(*args: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = cli.run(list(args), "tensorcast")
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
 def folder(name: str, **changes) -> str:
     """A folder with the configuration of a tiny model, made in the current directory."""
     where = Path(name)

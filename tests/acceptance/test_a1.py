@@ -32,7 +32,6 @@ from tests.acceptance.one_file import (  # noqa: F401
     graph,
     refused,
     rows,
-    run,
     simulated,
     write,
 )  # fmt: skip

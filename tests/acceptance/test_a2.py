@@ -46,20 +46,6 @@ def registered():
     AutoModel.register(CustomConfig, CustomModel)
 
 
-@pytest.fixture
-def run(capsys):
-    """One command line in this process: (exit code, stdout, stderr)."""
-    from tensorcast.cli.main import cli
-
-    def run(*args: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = cli.run([*args], "tensorcast")
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
 def folder(path, config):
     path.mkdir(exist_ok=True)
     (path / "config.json").write_text(json.dumps(config))

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import tensorcast as tc
-from tensorcast.cli.main import cli
 from tensorcast.hardware.load import hardware
 from tensorcast.kernels import KERNELS
 from tensorcast.ops import operator_named
@@ -19,19 +18,6 @@ from tests.kernels.conftest import alone  # noqa: F401
 
 SMALL = "qwen3-0.6b"  # 28 layers
 FAST = ("--input-len", "256", "--output-len", "4", "--no-custom-dir")
-
-
-@pytest.fixture
-def run(capsys):
-    """Run one command line: (exit code, stdout, stderr)."""
-
-    def run(*args: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = cli.run([*args], "tensorcast")
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return run
 
 
 @pytest.fixture

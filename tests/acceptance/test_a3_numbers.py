@@ -13,7 +13,7 @@ from tensorcast.ops import operator_named
 from tensorcast.trace.context import Context, entered
 from tensorcast.trace.run import trace_step
 from tensorcast.trace.tracer import Tracer
-from tests.acceptance.test_a3 import SMALL, of_op, refused, run, simulate, slots, spec  # noqa: F401
+from tests.acceptance.test_a3 import SMALL, of_op, refused, simulate, slots, spec  # noqa: F401
 from tests.kernels.conftest import alone  # noqa: F401
 from tests.verify.deployed import deploy, matrix_flops
 from tests.verify.tiny import tiny

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Callable
 
 import pytest
 
-from tensorcast.cli.main import cli
 from tests.report.sample import sample
 
 
@@ -33,16 +31,3 @@ def simulated(monkeypatch) -> dict:
     module.simulate = simulate
     monkeypatch.setitem(sys.modules, "tensorcast.estimate", module)
     return state
-
-
-@pytest.fixture
-def run(capsys) -> Callable[..., tuple[int, str, str]]:
-    """Run one command line in this process: (exit code, stdout, stderr)."""
-
-    def run(*args: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = cli.run(list(args), "tensorcast")
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run

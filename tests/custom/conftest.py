@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tensorcast.cli.main import cli
 from tensorcast.custom import plugins
 
 
@@ -30,16 +29,3 @@ def write(tmp_path) -> Callable[[str, str], Path]:
         return path
 
     return write
-
-
-@pytest.fixture
-def run(capsys) -> Callable[..., tuple[int, str, str]]:
-    """Run one command line in this process: (exit code, stdout, stderr)."""
-
-    def run(*args: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = cli.run(list(args), "tensorcast")
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
