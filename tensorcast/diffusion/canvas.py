@@ -7,18 +7,23 @@ from dataclasses import dataclass
 from math import isqrt
 from typing import Any
 
+from tensorcast.diffusion.families import denoiser
 from tensorcast.diffusion.pipelines import PipelineFacts, facts_for, ratios_of
 from tensorcast.errors import InputError
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """What one denoising step works on: pixels of one side, frames (1 = an image), tokens of a prompt."""
+    """What one denoising step works on: pixels of one side, frames (1 = an image), tokens of a prompt.
+
+    `given`: (height, width) of pictures whose latents are read beside those that are denoised.
+    """
 
     height: int
     width: int
     frames: int
     text_tokens: int
+    given: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,9 @@ def ratios(config: Mapping[str, Any], beside: Mapping[str, Any]) -> tuple[Ratios
     facts, vae = pipeline_facts(config, beside), beside.get("vae") or {}
     space, time = ratios_of(vae)
     origin = f"the pipeline's {vae.get('_class_name', 'VAE')}" if space else facts.name
-    space, time = space or facts.space, time or facts.time
+    family = denoiser(str(config["_class_name"]))
+    own = family.space(config) if callable(family.space) else None
+    space, time = space or own or facts.space or family.space, time or facts.time or family.time
     if space is None:
         what = "no VAE lies beside it and no pipeline of diffusers states how large its latents are"
         raise InputError(f"{config['_class_name']}: {what}; give the pipeline's folder, with vae/config.json")
@@ -75,19 +82,27 @@ def patch_of(config: Mapping[str, Any]) -> tuple[int, int]:
     return int(along or 1), int(size)
 
 
-def grid_for(canvas: Canvas, ratios: Ratios, patch: tuple[int, int], name: str) -> Grid:
-    """The latents of `canvas`; InputError naming the multiple when it does not divide into tokens."""
-    unit = ratios.space * patch[1]
+def grid_for(
+    canvas: Canvas, ratios: Ratios, patch: tuple[int, int], name: str, whole_groups: bool = False, multiple: int = 1
+) -> Grid:
+    """The latents of `canvas`; InputError naming the multiple when it does not divide into tokens.
+
+    `whole_groups`: frames come in groups of `ratios.time`; otherwise the first one is a latent frame of its own.
+    `multiple`: latents along one side that belong together, where they are more than a patch.
+    """
+    unit = ratios.space * max(patch[1], multiple)
     for side in (canvas.height, canvas.width):
         if side % unit:
             near = sorted({max(unit, side // unit * unit), -(-side // unit) * unit})
             what = f"both sides must be multiples of {unit} for {name}"
             raise InputError(f"--image {canvas.height}x{canvas.width}: {what}; nearest: {' and '.join(map(str, near))}")
-    if (canvas.frames - 1) % ratios.time:
-        below = canvas.frames - (canvas.frames - 1) % ratios.time
-        what = f"one more than a multiple of {ratios.time} for {name}"
-        raise InputError(f"--frames {canvas.frames}: must be {what}; nearest: {below} and {below + ratios.time}")
-    frames = (canvas.frames - 1) // ratios.time + 1
+    first = 0 if whole_groups else 1
+    over = (canvas.frames - first) % ratios.time
+    if over:
+        near = [n for n in (canvas.frames - over, canvas.frames - over + ratios.time) if n > 0]
+        what = f"{'one more than ' * first}a multiple of {ratios.time} for {name}"
+        raise InputError(f"--frames {canvas.frames}: must be {what}; nearest: {' and '.join(map(str, near))}")
+    frames = (canvas.frames - first) // ratios.time + first
     if frames % patch[0]:
         frames += -frames % patch[0]  # video models fill the last patch up with copies of a frame
     return Grid(frames, canvas.height // ratios.space, canvas.width // ratios.space, patch)

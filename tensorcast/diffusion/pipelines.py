@@ -16,8 +16,7 @@ from math import isqrt
 from pathlib import Path
 
 _CLASS = re.compile(r"^class (\w+)\(", re.M)
-_RATIO = re.compile(r"self\.vae_\w*(?:scale_factor|compression_ratio)\w* = ([^\n]+(?:\n[ ]{12}[^\n]+)*)")
-_NAMED_RATIO = re.compile(r"self\.(vae_\w*(?:scale_factor|compression_ratio)\w*) = ")
+_RATIO = re.compile(r"self\.(vae_\w*(?:scale_factor|compression_ratio)\w*) = ([^\n]+(?:\n[ ]{12}[^\n]+)*)")
 CLIP_TOKENS = 77
 """Prompts of a pipeline that states no length go through CLIP, whose positions are 77."""
 
@@ -70,7 +69,8 @@ def _classes(word: str) -> Iterator[tuple[str, str]]:
     """(name, text of the class) of every pipeline in a file that mentions `word`; of `word` itself if it is one."""
     for text in _texts("pipelines/**/pipeline_*.py", word):
         starts = [*_CLASS.finditer(text)]
-        for start, end in zip(starts, [m.start() for m in starts[1:]] + [len(text)], strict=True):
+        ends = [*(m.start() for m in starts[1:]), len(text)] if starts else []
+        for start, end in zip(starts, ends, strict=True):
             name = start.group(1)
             if name.endswith("Pipeline") and (name == word or not word.endswith("Pipeline")):
                 yield name, text[start.start() : end]
@@ -148,7 +148,7 @@ def _merged(code: str) -> int | None:
 def _ratios(code: str) -> tuple[int | None, int | None]:
     """(space, time) that the pipeline takes where it has no VAE at hand; 1 and 1 for a pipeline without one."""
     space = time = None
-    for named, stated in zip(_NAMED_RATIO.findall(code), _RATIO.findall(code), strict=True):
+    for named, stated in _RATIO.findall(code):
         value = re.search(r"else (\d+)\b", stated) or re.fullmatch(r"(\d+)", stated.strip())
         if value is None:
             continue
