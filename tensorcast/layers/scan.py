@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import re
 
+import torch
+from torch import nn
+
+from tensorcast.layers.linear import product
 from tensorcast.layers.patching import GlobalPatch
-from tensorcast.layers.state import install, original_forward
+from tensorcast.layers.state import install, original_forward, state_of
 from tensorcast.ops.base import dtype_name
 from tensorcast.trace.context import current
 from tensorcast.trace.library import call
@@ -18,12 +22,22 @@ from tensorcast.trace.library import call
 STATE_FORMAT = "fp32"
 
 
+OUTPUTS = ("out_proj", "o_proj", "linear_out")  # what scan layers call the product behind their scan
+
+
+def is_scan(module: nn.Module) -> bool:
+    """A state-space, linear-attention or short-convolution layer: a causal convolution of every channel by itself, and
+    the product behind it."""
+    convolved = any(isinstance(m, nn.Conv1d) and 1 < m.groups == m.in_channels for m in module.children())
+    return convolved and any(isinstance(module._modules.get(name), nn.Linear) for name in OUTPUTS)
+
+
 def install_scans(model) -> int:
-    """Scan layers, found by their decay `A_log`, and patches for the functions that such layers, and those with a
-    short convolution alone, call. Returns how many."""
+    """Scan layers with a decay, their own or of a gate inside, and patches for the functions that such layers, and
+    those with a short convolution alone, call. Returns how many."""
     count = 0
     for path, module in model.module.named_modules():
-        if not hasattr(module, "A_log"):
+        if not is_scan(module) or not any(hasattr(part, "A_log") for part in (module, *module.children())):
             continue
         install(module, path, scan_forward)
         if hasattr(module, "fix_query_key_value_ordering"):
@@ -35,8 +49,41 @@ def install_scans(model) -> int:
 
 def scan_forward(module, *args, **kwargs):
     """forward of a scan layer: its projections, convolution, scan and norm are operators, the rest is part of them."""
-    with current().fused():
+    with current().fused(), _Products(module):
         return original_forward(module, *args, **kwargs)
+
+
+class _Products(torch.overrides.TorchFunctionMode):
+    """Products that a scan layer writes with its weights in front of the tokens: those of time steps."""
+
+    def __init__(self, module) -> None:
+        super().__init__()
+        self.linears = {id(m.weight): m for m in module.children() if isinstance(m, nn.Linear)}
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in _MATMULS:
+            linear, y = self.linears.get(id(args[0])), args[1]
+            if linear is not None:  # weight · x [b, inputs, s]
+                with current().scope(state_of(linear).path):
+                    return product(y.transpose(-1, -2), linear.weight, None, state_of(linear).quant).transpose(-1, -2)
+            if (
+                args[0].dim() == 4 and args[0].shape[1] == 1
+            ):  # weights [heads, 1, outputs, inputs] · x [heads, b, inputs, s]
+                return _by_head(args[0].squeeze(1), y)
+        return func(*args, **(kwargs or {}))
+
+
+_MATMULS = (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
+
+
+def _by_head(weights, x):
+    """weights [heads, outputs, inputs] · x [heads, b, inputs, s]: a product a head, over all sequences' tokens."""
+    heads, b, inputs, s = x.shape
+    with current().suspended():  # batched products read and write with strides: no copy runs
+        tokens = x.transpose(-1, -2).reshape(heads, b * s, inputs)
+    fmt = dtype_name(weights)
+    y = call.bmm(tokens, weights.transpose(1, 2), fmt, fmt)
+    return y.view(heads, b, s, -1).transpose(-1, -2)
 
 
 def _regroup(original):

@@ -16,9 +16,14 @@ _ATTENTION = {
 _FEED_FORWARD = {"*.mlp.gate_up_proj": "column", "*.mlp.down_proj": "row"}
 _SCAN = {"*.linear_attn.in_proj*": "column", "*.linear_attn.out_proj": "row"}
 
+_SHARED = {"*.shared_mlp.input_linear": "column", "*.shared_mlp.output_linear": "row"}
+
 for _model_type, _plan in {
+    "granitemoehybrid": _SHARED,
+    "granitemoeshared": _SHARED,
     "minimax_m2": _ATTENTION,
     "minimax_m3_vl_text": _ATTENTION,
+    "olmo_hybrid": _ATTENTION,
     "phi3": _ATTENTION | _FEED_FORWARD,
     "qwen3_next": _SCAN,
     "qwen3_5": _SCAN,
