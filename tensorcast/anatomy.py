@@ -11,6 +11,7 @@ from torch import nn
 
 from tensorcast.errors import TransformationError
 from tensorcast.layers.named import module_at
+from tensorcast.models.roles import FORWARD
 from tensorcast.profiles import ModelProfile
 
 
@@ -33,14 +34,12 @@ class Anatomy:
 
     @cached_property
     def token_embedding(self) -> nn.Embedding | None:
-        find = getattr(self.module, "get_input_embeddings", None)
-        found = find() if find is not None else None
+        found = _asked(self.module, "get_input_embeddings")
         return found if isinstance(found, nn.Embedding) else None
 
     @cached_property
     def output_head(self) -> nn.Linear | None:
-        find = getattr(self.module, "get_output_embeddings", None)
-        found = find() if find is not None else None
+        found = _asked(self.module, "get_output_embeddings")
         return found if isinstance(found, nn.Linear) else None
 
     @cached_property
@@ -132,9 +131,20 @@ class Anatomy:
         if visual is not None and visual.vision_path is not None:
             module_at(self, visual.vision_path, "vision_path")
             return (visual.vision_path,)
+        if self.blueprint.source.phases == FORWARD:  # every tower runs
+            return ("\0",)
         parts = ("model.visual", "visual", "model.vision_tower", "vision_tower", "model.vision_model", "vision_model")
         towers = [n for n in parts if _has(self.module, n)]
         return tuple(towers) or ("\0",)
+
+
+def _asked(module: nn.Module, method: str) -> Any:
+    """What a module's method gives; None where it has no such method, or its class has not written it."""
+    find = getattr(module, method, None)
+    try:
+        return find() if find is not None else None
+    except NotImplementedError:
+        return None
 
 
 def _has(module: nn.Module, path: str) -> bool:

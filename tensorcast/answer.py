@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import ceil
 from typing import Any
 
@@ -12,10 +12,11 @@ from tensorcast import memory as mem
 from tensorcast.cost.footprint import Footprints
 from tensorcast.cost.imbalance import skewed_tables
 from tensorcast.cost.phase import Phase, Pipeline, Steps, evaluate
-from tensorcast.deployed import DeployedModel
+from tensorcast.deployed import CROSS, DeployedModel, ModelFacts
 from tensorcast.errors import InputError
+from tensorcast.optable import OpTable
 from tensorcast.plan import MOST_SEQUENCES, MOST_STEPS, MOST_TOKENS, Workload, skew_of
-from tensorcast.request import Request
+from tensorcast.request import Request, check_work
 from tensorcast.steps import Parts, group_batch, micro_batches, steps_of
 from tensorcast.trace import cache as disk
 
@@ -55,15 +56,23 @@ class Answer:
         found, note = disk.load(key) if cache else (None, "")
         if note:
             self.notes.append(note)
-        missing = self._missing(found)
+        missing = self._points(found, found.facts) if found is not None else ()
         if found is not None and not missing:
             if found.own_operators:
                 self.request.sources.load()
             return found
-        deployed = self._trace(missing, found, progress)
+        deployed = self._trace(found, progress)
         if cache and (note := disk.save(key, deployed)):
             self.notes.append(note)
         return deployed
+
+    def _points(self, found: DeployedModel | None, facts: ModelFacts) -> list[tuple[str, Point]]:
+        """What `found` does not cover of the work, whose prompts are known when it is known what images become."""
+        if self.work.images:
+            self.work = self.work.with_image_tokens(facts.image_tokens)
+            check_work(self.work, self.plan, self.request.source, self.request.max_model_len)
+            self.steps = steps_of(self.work, self.plan)
+        return self._missing(found)
 
     def _missing(self, found: DeployedModel | None) -> list[tuple[str, Point]]:
         """(table, point) that no piece covers: one a table where there is no table yet, else every such point."""
@@ -84,13 +93,13 @@ class Answer:
             wanted += [part for parts in points().values() for part in parts]
         return wanted
 
-    def _trace(self, missing, found: DeployedModel | None, progress: Callable | None) -> DeployedModel:
+    def _trace(self, found: DeployedModel | None, progress: Callable | None) -> DeployedModel:
         from tensorcast.trace.deploy import deploy
 
         return deploy(
             self.request.source,
             self.request.deployment(),
-            missing,
+            partial(self._points, found) if self.work.images else self._missing(found),
             found,
             sources=self.request.sources,
             dtype=self.request.dtype,
@@ -110,13 +119,15 @@ class Answer:
     def phases(self) -> dict[str, Phase]:
         return {name: self._phase(name, parts) for name, parts in self.steps.items()}
 
-    def _phase(self, name: str, parts: list[tuple[str, Steps]]) -> Phase:
+    def _phase(self, name: str, parts: Parts, tables: Mapping[str, OpTable] | None = None) -> Phase:
+        """The phase priced with the deployed model's tables, or with others of the same names."""
+        tables = tables or self.deployed.tables
         priced = [
             evaluate(
-                self.deployed.tables[table],
+                tables[table],
                 steps,
                 self.hw,
-                pipeline=self.pipeline(steady=name == "decode"),
+                pipeline=Pipeline() if name == "vision" else self.pipeline(steady=name == "decode"),
                 eager=self.request.eager,
                 hidden=self.facts.hidden,
                 item=self.facts.dtype,
@@ -132,7 +143,8 @@ class Answer:
     def metrics(self) -> dict[str, float | None]:
         """Latency and throughput; a figure the asked phase does not have is None."""
         prefill, decode, work = self.prefill, self.phases.get("decode"), self.work
-        ttft = prefill.step_time_s + self._engine_prompt_s() if prefill else None
+        seen = self.phases["vision"].step_time_s if "vision" in self.phases else 0.0
+        ttft = seen + prefill.step_time_s + self._engine_prompt_s() if prefill else None
         tpot = (decode.step_time_s + self._engine_step_s()) / work.tokens_per_step if decode else None
         latency = ttft + tpot * (work.output_len - 1) if ttft is not None and tpot is not None else None
         single = self.phases.get("forward") or self.phases.get("denoise")
@@ -149,6 +161,7 @@ class Answer:
             "tokens_per_s": rate,
             "tokens_per_s_per_device": rate / self.plan.devices if rate is not None else None,
             "tokens_per_s_per_user": 1 / tpot if tpot else None,
+            **({"requests_per_s": work.batch / latency} if "forward" in self.phases else {}),
             **self._loaded(),
         }
 
@@ -181,10 +194,15 @@ class Answer:
         lengths = [(group_batch(work, self.plan), reserve or self.request.max_model_len or work.input_len + new)]
         if ragged:
             lengths = [(1, n + new) for n in work.seq_lens]
-        weights, cache = mem.fullest_stage(self.facts.weights, self.facts.caches, self.pipeline(), lengths)
+        caches, across = self.facts.caches, 0.0
+        if work.encoder:  # what the encoder read is kept apart from the decoder's own tokens
+            lengths = [(group_batch(work, self.plan), new)]
+            across = sum(float(c.nbytes(work.input_len)) * lengths[0][0] for c in caches if c.kind == CROSS)
+            caches = [c for c in caches if c.kind != CROSS]
+        weights, cache = mem.fullest_stage(self.facts.weights, caches, self.pipeline(), lengths)
         return mem.Memory(
             weights=weights,
-            kv_cache=cache,
+            kv_cache=cache + across,
             activation_peak=peak[0],
             workspace=peak[1],
             reserved=self.hw.reserved_bytes,
@@ -198,7 +216,7 @@ class Answer:
     def _with_context(self, tokens: int) -> mem.Memory | None:
         """Memory with `tokens` a sequence; the prompt has what the output leaves, two tokens at least."""
         work = self.work
-        prompt = max(tokens - work.output_len - work.mtp, work.prefix_len + 2)
+        prompt = tokens if work.encoder else max(tokens - work.output_len - work.mtp, work.prefix_len + 2)
         return self.memory(replace(work, input_len=prompt, seq_lens=()), tokens)
 
     def memory_dict(self) -> dict[str, Any]:
@@ -208,19 +226,32 @@ class Answer:
         longest = self.facts.max_positions or MOST_TOKENS
         out["max_context"] = mem.largest(self._with_context, min(longest, (work.chunk or longest) * MOST_STEPS))
         if not memory.fits:
-            quantised = bool(self.facts.quantised["modules"])
             fewer = out["max_batch"] if not work.seq_lens else 0
             out["suggestions"] = [f"--batch {fewer}"] if fewer else []
-            out["suggestions"] += mem.suggestions(self.facts, self.plan, self.pipeline(), memory, self.hw, quantised)
+            out["suggestions"] += self._other_plans(memory)
         return out
+
+    def _other_plans(self, memory: mem.Memory) -> list[str]:
+        """Flags of plans that fit."""
+        quantised = bool(self.facts.quantised["modules"])
+        return mem.suggestions(self.facts, self.plan, self.pipeline(), memory, self.hw, quantised)
+
+    @property
+    def tables(self) -> list[OpTable]:
+        """The tables that the phases are priced with."""
+        return [self.deployed.tables[table] for parts in self.steps.values() for table, _ in parts]
+
+    def remarks(self) -> list[str]:
+        """What the user should know of the figures."""
+        return [*dict.fromkeys((*self.notes, *self.facts.notes, *(n for t in self.tables for n in t.notes)))]
 
     def to_dict(self, *, strict: bool = False) -> dict[str, Any]:
         """The JSON of interface `simulate`. `strict`: an uncosted operator or an assumed figure is an error."""
         from tensorcast.provenance import assumed, provenance
 
-        tables = [self.deployed.tables[t] for parts in self.steps.values() for t, _ in parts]
+        tables = self.tables
         uncosted = sorted({op for table in tables for op in table.uncosted})
-        warnings = [*dict.fromkeys((*self.notes, *self.facts.notes, *(n for t in tables for n in t.notes)))]
+        warnings = self.remarks()
         if self.work.mtp and self.work.acceptance_rate is None:
             rate = self.work.draft_acceptance
             warnings.append(f"acceptance rate of draft tokens assumed {rate}; set --acceptance-rate")

@@ -8,6 +8,9 @@ from typing import Any
 
 from tensorcast.optable import OpTable
 
+CROSS = "cross_kv"
+"""Kind of cache: keys and values of what an encoder read; its tokens are the encoder's."""
+
 
 @dataclass(frozen=True)
 class WeightGroup:
@@ -76,6 +79,7 @@ class ModelFacts:
     tp_values: tuple[int, ...]  # tensor-parallel degrees whose heads divide
     experts: int  # routed experts of a layer, 0 for a dense model
     unmatched: tuple[str, ...] = ()  # rules of the configuration's tensor-parallel plan that name nothing
+    image_tokens: int = 0  # tokens that the images of a request become
     one_length: str = ""  # where the profile comes from that says sequences must be of one length
 
     def to_dict(self) -> dict:

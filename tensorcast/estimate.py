@@ -9,6 +9,8 @@ from typing import Any
 from tensorcast.answer import Answer
 from tensorcast.errors import InputError
 from tensorcast.graph import ComputeGraph
+from tensorcast.models.reference import DENOISE
+from tensorcast.plan import TRAIN
 from tensorcast.request import Request
 
 
@@ -87,7 +89,7 @@ class Estimate:
 
     def __repr__(self) -> str:
         m, d = self.metrics, self._dict
-        shown = ", ".join(f"{k}={m[k]:.6g}" for k in ("ttft_s", "tpot_s") if m.get(k) is not None)
+        shown = ", ".join(f"{k}={m[k]:.6g}" for k in ("ttft_s", "tpot_s", "step_time_s") if m.get(k) is not None)
         return f"Estimate({d['model']['name']!r} on {d['hardware']['name']!r}, {shown}, fits={self.memory['fits']})"
 
 
@@ -117,6 +119,19 @@ class PhaseView(Mapping):
             raise AttributeError(name) from None
 
 
+def _answer_of(request: Request) -> type[Answer]:
+    """What answers a request: training and diffusion have figures of their own."""
+    if request.work.phase == TRAIN:
+        from tensorcast.training.answer import TrainingAnswer
+
+        return TrainingAnswer
+    if request.source.phases == DENOISE:
+        from tensorcast.diffusion.answer import DenoiserAnswer
+
+        return DenoiserAnswer
+    return Answer
+
+
 def simulate(
     model: Any = None,
     hw: Any = None,
@@ -137,7 +152,7 @@ def simulate(
     """
     custom_dir = custom_dir and not no_custom_dir
     request = Request.of(model=model, hw=hw, trust_remote_code=trust_remote_code, custom_dir=custom_dir, **options)
-    answer = Answer(request, cache=cache and not no_cache, progress=progress)
+    answer = _answer_of(request)(request, cache=cache and not no_cache, progress=progress)
     custom = request.source.custom
     graph = custom.value if custom is not None and isinstance(custom.value, ComputeGraph) else None
     return Estimate(answer.to_dict(strict=strict), graph)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import inf, isqrt
 from operator import index
 from typing import Any
@@ -10,7 +10,12 @@ from typing import Any
 from tensorcast.errors import DeploymentError, InputError
 
 UNIFORM = "uniform"  # every expert is as popular as any other
-PHASES = ("auto", "prefill", "decode", "chunked", "forward", "denoise")
+PHASES = ("auto", "prefill", "decode", "chunked", "forward", "denoise", "text_encoder", "vae_encoder", "vae", "train")
+TRAIN = "train"
+OPTIMIZERS = ("adamw", "sgd")
+CHECKPOINTS = ("none", "full")
+GUIDANCE = ("none", "batch", "passes")
+DIT_CACHE = "every=3,first=4,last=1,skip=1:"  # an example
 
 # Beyond these a figure is a slip of the keyboard, and some loops would take hours.
 MOST_DEVICES = 1 << 20
@@ -29,6 +34,7 @@ class ParallelPlan:
     `tp` ranks share every attention head and matrix; `dp` such groups hold different sequences (attention data
     parallel); experts live on tp·dp ranks, spread over `ep` of them and cut into tp·dp/ep parts; `pp` pipeline stages.
     `sp` ranks, next to the tensor-parallel ones, hold parts of the tokens of one sequence (Ulysses, diffusion only).
+    `cfg` 2: one such group computes the guided prediction of a denoising step, another the unguided one.
     """
 
     tp: int = 1
@@ -36,10 +42,13 @@ class ParallelPlan:
     dp: int = 1
     pp: int = 1
     sp: int = 1
+    cfg: int = 1
 
     def __post_init__(self) -> None:
         for field in fields(self):
             whole(self, field.name, most=MOST_DEVICES)
+        if self.cfg > 2:
+            raise DeploymentError(f"--cfg-parallel {self.cfg}: guidance has two predictions; give 1 or 2")
         ranks = self.tp * self.dp
         if ranks % self.ep:
             raise DeploymentError(
@@ -48,10 +57,11 @@ class ParallelPlan:
 
     @property
     def devices(self) -> int:
-        return self.tp * self.dp * self.pp * self.sp
+        return self.tp * self.dp * self.pp * self.sp * self.cfg
 
     def to_dict(self) -> dict[str, int]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        out = {field.name: getattr(self, field.name) for field in fields(self)}
+        return out if self.cfg > 1 else {name: size for name, size in out.items() if name != "cfg"}
 
 
 @dataclass(frozen=True)
@@ -60,8 +70,15 @@ class Workload:
 
     `prefix_len` tokens of every prompt are cached already; `seq_lens` gives each sequence its own prompt length;
     `chunk` cuts the prefill; `mtp` draft tokens a step, of which each is accepted with `acceptance_rate`.
+    `encoder`: an encoder reads the prompt, and the decoder's cache holds new tokens only.
     `moe_imbalance`: how popular the experts are, "uniform" or "power-law:ALPHA". Of a denoiser: `image` "HxW" pixels,
-    `frames` of a video, `steps` of a request, and `input_len` tokens of the prompt that it reads.
+    `frames` of a video, `steps` of a request, and `input_len` tokens of the prompt that it reads. `guidance` of a
+    denoising step: "none", "batch" (both predictions in one pass of twice the batch) or "passes" (one after the other).
+    `dit_cache`: the steps that keep results of earlier ones, as diffusion.dit_cache.Schedule reads them.
+    Of a training step, whose `batch` sequences of `input_len` tokens are those of all copies: `optimizer`,
+    `grad_checkpoint` (full: every layer is run again in the backward pass), `zero` 0 to 3 (what the copies divide:
+    nothing, optimizer states, gradients too, weights too).
+    Of a vision-language model: `images` "HxW" of every request; `image_tokens` of the prompt are what they become.
     """
 
     phase: str = "auto"
@@ -78,6 +95,14 @@ class Workload:
     image: str = ""
     frames: int = 1
     steps: int = 1
+    encoder: bool = False
+    guidance: str = "none"
+    dit_cache: str = ""
+    optimizer: str = "adamw"
+    grad_checkpoint: str = "none"
+    zero: int = 0
+    images: tuple[str, ...] = ()
+    image_tokens: int = 0
 
     def __post_init__(self) -> None:
         skew_of(self.moe_imbalance)
@@ -92,6 +117,10 @@ class Workload:
         whole(self, "micro_batches", least=0, most=MOST_SEQUENCES)
         whole(self, "frames", most=MOST_FRAMES)
         whole(self, "steps", most=MOST_STEPS)
+        whole(self, "zero", least=0, most=3)
+        for name, known in (("guidance", GUIDANCE), ("optimizer", OPTIMIZERS), ("grad_checkpoint", CHECKPOINTS)):
+            if (value := getattr(self, name)) not in known:
+                raise InputError(f"--{name.replace('_', '-')} {value!r}: one of {', '.join(known)}")
         if self.image:
             object.__setattr__(self, "image", "x".join(map(str, size_of(self.image))))
         object.__setattr__(self, "seq_lens", tuple(checked("--seq-lens", n, most=MOST_TOKENS) for n in self.seq_lens))
@@ -130,18 +159,33 @@ class Workload:
         return ("prefill", "decode") if self.phase == "auto" else (self.phase,)
 
     @property
+    def image_sizes(self) -> tuple[tuple[int, int], ...]:
+        """(height, width) in pixels of the images of a request."""
+        return tuple(map(size_of, self.images))
+
+    def with_image_tokens(self, tokens: int) -> Workload:
+        """The work whose prompts hold `tokens` of images, besides the tokens of text that were asked."""
+        return replace(self, input_len=self.input_len - self.image_tokens + tokens, image_tokens=tokens)
+
+    @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         return size_of(self.image)
 
     def to_dict(self) -> dict:
         out = {f.name: getattr(self, f.name) for f in fields(self)}
-        out["seq_lens"] = list(self.seq_lens)
+        out["seq_lens"], out["images"] = list(self.seq_lens), list(self.images)
+        out["input_len"] -= self.image_tokens
         out["acceptance_rate"] = self.draft_acceptance if self.mtp else None
         if self.moe_imbalance == UNIFORM:
             del out["moe_imbalance"]
-        if self.phase != "denoise":
-            out = {name: value for name, value in out.items() if name not in ("image", "frames", "steps")}
+        if not self.encoder:
+            del out["encoder"]
+        unused = () if self.phase == "denoise" else ("image", "frames", "steps", "guidance", "dit_cache")
+        unused += () if self.dit_cache else ("dit_cache",)
+        unused += () if self.images else ("images", "image_tokens")
+        unused += ("output_len",) if self.phase == TRAIN else ("optimizer", "grad_checkpoint", "zero")
+        out = {name: value for name, value in out.items() if name not in unused}
         return out
 
 

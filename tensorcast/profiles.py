@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
@@ -117,7 +118,13 @@ class ModelProfile:
     config_patch: called with the configuration before the module is built. layers_path: the list of decoder layers.
     tp_plan: module path pattern → one of `STYLES`. kernels: "op[/variant][@glob]" → kernel
     name. variants: op → variant. packed: False where tokens of different sequences must not share one row, so that
-    sequences of different lengths cannot run together.
+    sequences of different lengths cannot run together. defaults: fields (dotted where nested) that the configuration
+    class leaves at None or contradictory, with the published model's values: what `default_config` makes.
+
+    Code. forwards: "Class.method" → function(module, …) in place of that method, or the name of a function of the
+    model's file → what replaces it; for code that needs values a traced model has not got. inputs: `inputs(model,
+    step)` gives arguments of one forward in place of the usual ones. caches: kind of layer → `cache(options, past)`,
+    what a layer of that kind remembers of `past` tokens; for kinds that keep more than keys, values and states.
     """
 
     model_type: str
@@ -140,13 +147,17 @@ class ModelProfile:
     kernels: Mapping[str, str] = field(default_factory=dict)
     variants: Mapping[str, str] = field(default_factory=dict)
     packed: bool = True
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    forwards: Mapping[str, Callable] = field(default_factory=dict)
+    inputs: Callable[[Any, Any], Mapping[str, Any]] | None = None
+    caches: Mapping[str, Callable[[Mapping, int], Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         who = f"model profile {self.model_type!r}"
         _check_text("model profile", "model_type", self.model_type)
         for name in _TEXTS:
             _check_text(who, name, getattr(self, name), optional=True)
-        for name in ("moe_block_forward", "vl_patch_method", "config_patch"):
+        for name in ("moe_block_forward", "vl_patch_method", "config_patch", "inputs"):
             value = getattr(self, name)
             if value is not None and not callable(value):
                 raise InputError(f"{who}: {name} must be callable, not {value!r}")
@@ -162,6 +173,9 @@ class ModelProfile:
         _check_plan(who, "tp_plan", self.tp_plan)
         for name in ("kernels", "variants"):
             _check_texts(who, name, getattr(self, name))
+        _check_forwards(who, self.forwards)
+        if not isinstance(self.defaults, Mapping) or not all(isinstance(key, str) for key in self.defaults):
+            raise InputError(f"{who}: defaults must map field names to values, not {self.defaults!r:.80}")
         object.__setattr__(self, "moe_num_experts_key", _segments(who, self.moe_num_experts_key))
         _ = self.moe_fields, self.mla_fields  # unknown keys are refused here, not when a model is built
         for name, needs in _NEEDS.items():
@@ -227,6 +241,16 @@ def _check_texts(who: str, name: str, value: Any) -> None:
     for key, text in value.items():
         _check_text(f"{who}: {name}", "a key", key)
         _check_text(f"{who}: {name}", repr(key), text)
+
+
+def _check_forwards(who: str, forwards: Any) -> None:
+    if not isinstance(forwards, Mapping):
+        raise InputError(f"{who}: forwards must be a mapping, not {forwards!r}")
+    for name, function in forwards.items():
+        if not isinstance(name, str) or not re.fullmatch(r"\w+(\.\w+)*", name):
+            raise InputError(f"{who}: forwards: a key must be 'Class.method' or a function's name, not {name!r}")
+        if not callable(function):
+            raise InputError(f"{who}: forwards: {name} must be a function of the module, not {function!r}")
 
 
 def _check_plan(who: str, name: str, plan: Any) -> None:

@@ -13,22 +13,39 @@ from tensorcast.custom.loading import Custom, defined_at
 from tensorcast.custom.sources import NONE as NO_SOURCES
 from tensorcast.custom.sources import Sources
 from tensorcast.diffusion.canvas import Canvas
+from tensorcast.diffusion.dit_cache import Schedule
+from tensorcast.diffusion.pipeline import Stage, check_guidance, experts_of, pictures_given, stages_of, usual_work
 from tensorcast.diffusion.work import check_options, denoise_work
+from tensorcast.encoding import apart, check_reading, cut_to, longest, reading_options
 from tensorcast.errors import DeploymentError, InputError, near_names
 from tensorcast.formats import format_named, machine_computes
 from tensorcast.hardware.load import hardware
 from tensorcast.hardware.profile import HardwareProfile
 from tensorcast.kernels.choice import KernelRequest
 from tensorcast.models.check import text_part
-from tensorcast.models.reference import DENOISE, LANGUAGE, ModelSource, phases_stated, resolve_model
-from tensorcast.plan import MOST_SEQUENCES, PHASES, ParallelPlan, Workload, checked
+from tensorcast.models.reference import (
+    DENOISE,
+    LANGUAGE,
+    VAE,
+    VAE_ENCODER,
+    ModelSource,
+    as_role,
+    resolve_model,
+    with_role,
+)
+from tensorcast.plan import MOST_SEQUENCES, PHASES, TRAIN, ParallelPlan, Workload, checked
 from tensorcast.quantization.plan import QuantPlan, plan_from_request
 from tensorcast.serving.engines import BARE, Engine, engine_named
+from tensorcast.training.options import check_training, training_work
+from tensorcast.training.shares import copy_plan
+from tensorcast.vision.processor import folder_settings
+from tensorcast.vision.work import image_options
 
-PLAN = ("tp", "ep", "dp", "pp", "sp")
+PLAN = ("tp", "ep", "dp", "pp", "sp", "cfg")
 WORK = (
     "phase", "batch", "input_len", "output_len", "prefix_len", "seq_lens", "chunk", "mtp", "acceptance_rate",
-    "micro_batches", "moe_imbalance", "image", "frames", "steps",
+    "micro_batches", "moe_imbalance", "image", "images", "frames", "steps", "guidance", "dit_cache", "optimizer",
+    "grad_checkpoint", "zero",
 )  # fmt: skip
 PRECISION = ("quant", "kv_cache_dtype", "attention_quant", "exclude", "quant_lm_head")
 OTHER = (
@@ -38,8 +55,9 @@ OTHER = (
 KNOWN = (*PLAN, *WORK, *PRECISION, *OTHER)
 SPELLINGS = {
     "tensor_parallel_size": "tp", "expert_parallel_size": "ep", "data_parallel_size": "dp",
-    "pipeline_parallel_size": "pp", "ulysses_size": "sp", "batch_size": "batch", "isl": "input_len",
-    "osl": "output_len", "set": "overrides", "no_reuse": "reuse", "kernels": "kernel",
+    "pipeline_parallel_size": "pp", "ulysses_size": "sp", "cfg_parallel": "cfg", "batch_size": "batch",
+    "isl": "input_len", "osl": "output_len", "set": "overrides", "images": "image", "no_reuse": "reuse",
+    "kernels": "kernel",
 }  # fmt: skip
 """The other spellings of the flags, with `_` for `-`."""
 
@@ -65,6 +83,8 @@ class Request:
     concurrency: int | None = None  # clients under load, None = not asked
     sources: Sources = NO_SOURCES  # user code that counts
     notes: tuple[str, ...] = ()
+    stages: tuple[Stage, ...] = ()  # of a diffusion pipeline, besides its denoiser
+    experts: tuple[str, ...] = ()  # other denoisers in memory, each of which takes some of the steps
 
     @classmethod
     def of(
@@ -97,13 +117,20 @@ class Request:
         source = resolve_model(
             reference, overrides=_overrides(given.get("overrides")), layers=given.get("layers"), custom=own
         )
-        if not phases_stated(source):
-            from tensorcast.models.recipes import phases_of
+        known = with_role(source)
+        if known is None:
+            from tensorcast.models.recipes import role_of_class
 
             sources.load()
-            source = replace(source, phases=phases_of(source, trust_remote_code))
+            known = as_role(source, role_of_class(source, trust_remote_code))
+        source = known
+        if idle or given.get("phase") == DENOISE[0]:
+            source = replace(source, parts=())
+        given = image_options(given, source)
         check_options(given, source, plan)
-        if idle and source.phases == LANGUAGE and "seq_lens" not in given:
+        check_reading(given, source, plan)
+        check_training(given, source)
+        if idle and source.phases == LANGUAGE and not source.reading.fixed and "seq_lens" not in given:
             given = {"input_len": 1, "output_len": 1, **given}
         work, said = _workload(given, source)
         dtype, notes = _dtype(source, given.get("dtype"), machine)
@@ -119,7 +146,10 @@ class Request:
             dtype,
             source.folder,
         )
-        _check_work(work, plan, source, given.get("max_model_len"))
+        check_work(work, plan, source, given.get("max_model_len"))
+        check_guidance(work, plan, source)
+        if work.dit_cache:
+            Schedule.parse(work.dit_cache)
         runtime = given.get("runtime", "graph")
         if runtime not in ("graph", "eager"):
             raise InputError(f"--runtime {runtime!r}: graph or eager")
@@ -129,7 +159,7 @@ class Request:
         share = given.get("gpu_memory_utilization", 1.0)
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
             raise InputError(f"--gpu-memory-utilization {share!r}: a share above 0, at most 1")
-        return cls(
+        asked = cls(
             source=source,
             hw=machine.preferring(engine.kernels) if engine.kernels else machine,
             asked_hw=str(hw) if isinstance(hw, str) else machine.name,
@@ -148,42 +178,52 @@ class Request:
             sources=sources,
             notes=(*source.notes, *notes, *said, *quant.notes, *_stored_only(quant, machine), *engine.notes),
         )
+        return replace(asked, stages=stages_of(asked), experts=experts_of(source)) if source.parts else asked
 
     def deployment(self) -> dict[str, Any]:
         """The fields of the `Deployment` that this request asks for."""
         return {
-            "plan": self.plan,
+            "plan": self.traced_plan,
             "quant": self.quant,
             "kernels": self.kernels,
             "mtp": self.work.mtp,
             "reuse": self.reuse,
             "hw": self.hw,
             "canvas": self.canvas,
+            "images": self.work.image_sizes,
         }
+
+    @property
+    def traced_plan(self) -> ParallelPlan:
+        """The plan of the ranks whose tokens meet: in training, `dp` counts copies of the whole model."""
+        return copy_plan(self.plan) if self.work.phase == TRAIN else self.plan
 
     @property
     def canvas(self) -> Canvas | None:
         """What one denoising step works on; None for any other model."""
-        if self.source.phases != DENOISE:
+        if self.source.phases not in (DENOISE, VAE, VAE_ENCODER):
             return None
-        return Canvas(*self.work.image_size, self.work.frames, self.work.input_len)
+        given = pictures_given(self.source, self.work) if self.source.phases == DENOISE else ()
+        return Canvas(*self.work.image_size, self.work.frames, self.work.input_len, given)
 
     def cache_key(self) -> Mapping[str, Any]:
         """Everything the deployed model and its tables depend on."""
         return {
             "model": self.source.digest,
+            "phases": self.source.phases,
             "name": self.source.name,
             "origin": self.source.origin,
             "remote": self._remote_files(),
             "custom": self.sources.stamps(),
-            "plan": [self.plan.tp, self.plan.ep, self.plan.dp],
+            "plan": [self.traced_plan.tp, self.traced_plan.ep, self.traced_plan.dp],
             "quant": repr(self.quant),
             "dtype": self.dtype,
             "kernels": repr(self.kernels),
             "machine": [self.hw.kind, self.hw.compute_capability, sorted(self.hw.features), dict(self.hw.kernels)],
             "reuse": self.reuse,
             "mtp": self.work.mtp,
-            "canvas": [self.work.image, self.work.frames, self.plan.sp] if self.canvas is not None else [],
+            "images": [self.work.images, folder_settings(self.source.folder)] if self.work.images else [],
+            "canvas": self.canvas and [self.work.image, self.work.frames, self.plan.sp, self.plan.cfg],
         }
 
     def _remote_files(self) -> list[tuple[str, float, int]]:
@@ -256,16 +296,21 @@ def _model(model: Any, sources: Sources) -> tuple[str | Mapping | None, Custom |
 
 def _workload(given: Mapping[str, Any], source: ModelSource) -> tuple[Workload, tuple[str, ...]]:
     """The work, and notes on what of it was not given."""
-    options, phases, notes = {k: given[k] for k in WORK if k in given}, source.phases, ()
-    allowed = ("auto", *phases) + (("chunked",) if phases == LANGUAGE else ())
+    options, phases = {k: given[k] for k in WORK if k in given}, source.phases
+    allowed = ("auto", *phases) + (("chunked", TRAIN) if phases == LANGUAGE else ())
     if options.get("phase", "auto") in PHASES and options.get("phase", "auto") not in allowed:
         raise InputError(f"--phase {options['phase']}: this model has {', '.join(allowed)}")
+    options, notes = reading_options(options, source)
     if phases == DENOISE:
+        options, said = usual_work(options, source)
         options, notes = denoise_work(options, source)
+        notes = (*said, *notes)
     elif phases != LANGUAGE:
         options["phase"] = phases[0]
         options.setdefault("output_len", 1)
-    if phases != DENOISE and not {"input_len", "seq_lens", "prefix_len", "max_model_len"} & given.keys():
+    if options.get("phase") == TRAIN:
+        options, notes = training_work(options, source, min((limit for _, limit in _limits(source)), default=None))
+    elif phases != DENOISE and not {"input_len", "seq_lens", "prefix_len", "max_model_len"} & given.keys():
         notes += _shorter(options, source)
     lengths = options.get("seq_lens", ())
     if isinstance(lengths, (str, bytes, Mapping)) or not isinstance(lengths, Iterable):
@@ -290,6 +335,8 @@ def _shorter(options: dict[str, Any], source: ModelSource) -> tuple[str, ...]:
     """Cut the usual prompt and output, where nobody asked for others, to what the model takes; a note when it was."""
     limit = min((limit for _, limit in _limits(source)), default=None)
     usual = Workload(output_len=options.get("output_len", Workload.output_len))
+    if limit is not None and apart(source):
+        return cut_to(options, source, limit)
     if limit is None or limit < 8 or usual.input_len + usual.output_len <= limit:
         return ()
     output = options.setdefault("output_len", limit // 5)
@@ -300,9 +347,11 @@ def _shorter(options: dict[str, Any], source: ModelSource) -> tuple[str, ...]:
 
 
 def _limits(source: ModelSource) -> list[tuple[str, int]]:
-    """The keys of the configuration that limit prompt and output together, with what they say."""
+    """The keys of the configuration that limit prompt and output together, or each alone, with what they say."""
     prefix, text = text_part(source.config)
     found = [(f"{prefix}max_position_embeddings", text), ("max_position_embeddings", source.config)]
+    if source.reading.encoder:
+        found.append(("max_target_positions", source.config))
     if "max_positions" in source.config:  # a graph's own word, which counts before any other
         found = [("max_positions", source.config)]
     stated = [(key, part.get(key.rpartition(".")[2])) for key, part in found]
@@ -352,7 +401,7 @@ def _concurrency(asked: Any, work: Workload, plan: ParallelPlan) -> int | None:
     return clients
 
 
-def _check_work(work: Workload, plan: ParallelPlan, source: ModelSource, max_model_len: Any) -> None:
+def check_work(work: Workload, plan: ParallelPlan, source: ModelSource, max_model_len: Any) -> None:
     if plan.dp > work.batch:
         raise InputError(f"--dp {plan.dp} needs at least as many sequences: --batch {work.batch}")
     if work.seq_lens and (plan.dp > 1 or plan.pp > 1):
@@ -360,13 +409,15 @@ def _check_work(work: Workload, plan: ParallelPlan, source: ModelSource, max_mod
     group = ceil(work.batch / plan.dp)
     if work.micro_batches > group:
         raise InputError(f"--micro-batches {work.micro_batches}: a group has {group} sequences; give at most {group}")
-    need, reserve = work.input_len + work.output_len, 0
+    (said, need), reserve = longest(work, source), 0
+    if work.phase == TRAIN:
+        said, need = "--input-len", work.input_len
     if max_model_len is not None:
         reserve = checked("--max-model-len", max_model_len)
         if reserve < need:
             raise InputError(f"--max-model-len {reserve}: input + output are {need} tokens; give at least {need}")
     for key, limit in _limits(source):
         if max(need, reserve) > limit:
-            what = f"--max-model-len {reserve} is" if reserve else f"--input-len + --output-len = {need} tokens are"
+            what = f"--max-model-len {reserve} is" if reserve else f"{said} {need} tokens are"
             how = "what its graph says" if key == "max_positions" else f"--set {key}=N changes it"
             raise InputError(f"{what} more than {source.name} takes ({key} {limit}; {how})")

@@ -23,6 +23,7 @@ from tensorcast.layers import (
     mla_foreign,
     moe,
     mtp,
+    packed,
     quantise,
     reuse,
     rotary,
@@ -30,7 +31,7 @@ from tensorcast.layers import (
     sharding,
 )
 from tensorcast.layers import mla as latent
-from tensorcast.layers.named import fault
+from tensorcast.layers.named import fault, install_forwards
 from tensorcast.layers.wrap import replace as replace_parts
 from tensorcast.layers.wrap import wrap
 from tensorcast.pipelines import call_own
@@ -48,6 +49,7 @@ def wrap_model(model: TransformerModel) -> TransformerModel:
     patch = model.profile.vl_patch_method
     if patch is not None:
         call_own(f"profile {model.profile.model_type!r}: vl_patch_method", patch, model)
+    install_forwards(model)
     checks.skip_value_checks(model)
     linears, norms, gated = wrap(model)
     return model.report("wrap_model", linears, f"{linears} products and embeddings, {norms} norms, {gated} gated MLPs")
@@ -92,6 +94,7 @@ def patch_attention(model: TransformerModel, *, attention: Parts | None = None) 
         _replace_each(model, "attention", [path for path, _ in attentions.attention_modules(model)], attention)
     slots = attentions.install_attention(model)
     masks.install_masks(model)
+    packed.install_packed_attention(model)
     merge.install_merged_qkv(model)
     scans = scan.install_scans(model)
     return model.report("patch_attention", slots + scans, f"{slots} attention slots, {scans} scan layers")
@@ -159,12 +162,13 @@ def shard_model(model: TransformerModel) -> TransformerModel:
     plan = model.plan
     _require_matches(model)
     model.tp_values = local.tp_values(model)
-    if plan.tp * plan.dp * plan.sp == 1:
+    if plan.tp * plan.dp * plan.sp * plan.cfg == 1:
         return model.report("shard_model", 0, "one device holds every layer whole")
     count, notes = sharding.shard(model)
     linear.install_row_linears(model)
     model.notes += notes
     done = f"{count} modules cut for tp {plan.tp}, ep {plan.ep}, dp {plan.dp}" + f", sp {plan.sp}" * (plan.sp > 1)
+    done += f", cfg {plan.cfg}" * (plan.cfg > 1)
     rules = sharding.rules_applied(model)
     return model.report("shard_model", count, f"{done}; by {rules}" if rules else done)
 

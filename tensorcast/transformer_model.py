@@ -19,11 +19,15 @@ from tensorcast.layers.moe import idle_parameters
 from tensorcast.layers.patching import GlobalPatch
 from tensorcast.models.blueprint import Blueprint
 from tensorcast.models.build import count_parameters
+from tensorcast.models.roles import FORWARD, SAMPLES, TOKENS
 from tensorcast.pipelines import call_own, get_model_profile, pipeline_of, profile_origin
-from tensorcast.plan import ParallelPlan
+from tensorcast.plan import MOST_TOKENS, ParallelPlan
 from tensorcast.profiles import ModelProfile
 from tensorcast.recording import Recorder, StepReport, require_model
 from tensorcast.trace.library import define_operators
+
+PROBE = {SAMPLES: 16_000}
+"""Length of the input that facts are read from, where 192 are too few for the first convolutions."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Deployment:
     reuse: bool = True
     hw: Any = None  # HardwareProfile, for what its kernels and formats allow; None = any machine
     canvas: Any = None  # diffusion.canvas.Canvas, what a denoiser works on
+    images: tuple[tuple[int, int], ...] = ()  # (height, width) in pixels of every image of a request
 
 
 class TransformerModel(Anatomy):
@@ -63,6 +68,7 @@ class TransformerModel(Anatomy):
         self.drafts: nn.Module | None = None
         self.quantised: dict[str, Any] = {}
         self.unmatched: tuple[str, ...] = ()  # rules of the configuration's tensor-parallel plan that name nothing
+        self.image_tokens = 0  # that the images of a request become
         self.tp_values: tuple[int, ...] = (1,)  # degrees shard_model can cut the whole model into
         self.parameters = count_parameters(self.module)
         self.count_active()
@@ -113,7 +119,16 @@ class TransformerModel(Anatomy):
     @property
     def probe(self) -> tuple[int, int, int]:
         """(batch, tokens, tokens in cache) of the small forward that facts are read from."""
-        return 2, 192, 0
+        reading = self.blueprint.source.reading
+        return 2, reading.fixed or min(PROBE.get(reading.unit, 192), self.most_positions or MOST_TOKENS), 0
+
+    @property
+    def most_positions(self) -> int | None:
+        """Tokens that an encoder may read at most; None where nothing limits them, and for a decoder alone."""
+        source = self.blueprint.source
+        found = getattr(self.text_config, "max_position_embeddings", None)
+        read = source.phases == FORWARD or source.reading.encoder
+        return found if read and source.reading.unit == TOKENS and isinstance(found, int) and found > 1 else None
 
     @property
     def weight_bytes(self) -> int:
@@ -227,7 +242,7 @@ class TransformerModel(Anatomy):
     def _check_demands(self) -> None:
         """What was asked must have been done by some step, whatever pipeline ran."""
         plan, applied = self.plan, {s.name for s in self.steps if s.status == "applied"}
-        degrees = " ".join(f"--{n} {getattr(plan, n)}" for n in ("tp", "ep", "sp") if getattr(plan, n) > 1)
+        degrees = " ".join(f"--{n} {getattr(plan, n)}" for n in ("tp", "ep", "sp", "cfg") if getattr(plan, n) > 1)
         demands = {
             "shard_model": degrees,
             "quantize_model": self.quant is not None and self.quant.quantises and f"--quant ({self.quant.source})",

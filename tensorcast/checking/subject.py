@@ -12,6 +12,7 @@ from tensorcast.deployed import DeployedModel
 from tensorcast.hardware.profile import HardwareProfile
 from tensorcast.models.blueprint import Blueprint
 from tensorcast.models.reference import LANGUAGE
+from tensorcast.models.roles import FORWARD, TOKENS
 from tensorcast.request import Request
 from tensorcast.steps import steps_of
 from tensorcast.trace.deploy import deploy
@@ -43,9 +44,11 @@ class Subject:
 
     @cached_property
     def _work(self) -> Mapping[str, int]:
-        """The model's own default work where it is not about tokens."""
-        phases = Request.of(model=self.model, hw=self.hw, idle=True, **self.options).source.phases
-        return WORK if set(phases) <= {*LANGUAGE, "forward"} else {}
+        """The model's own default work where it is not about tokens, or not of any length."""
+        source = Request.of(model=self.model, hw=self.hw, idle=True, **self.options).source
+        if source.phases == LANGUAGE and source.reading.unit == TOKENS:
+            return WORK
+        return {"batch": WORK["batch"]} if source.phases in (LANGUAGE, FORWARD) else {}
 
     @cached_property
     def plain(self) -> Request:

@@ -22,12 +22,13 @@ from tensorcast.cli.options import (
 from tensorcast.cli.output import STDOUT, check_outputs, write
 from tensorcast.cli.progress import progress
 from tensorcast.errors import InputError
+from tensorcast.plan import CHECKPOINTS, DIT_CACHE, GUIDANCE, OPTIMIZERS
 
 QUANT = (
     "auto", "none", "w8a8", "w8a8-static", "w8a16", "w4a16", "w4a8", "fp8", "fp8-block", "mxfp4", "nvfp4",
 )  # fmt: skip
 ENGINES = ("bare", "vllm", "sglang", "trtllm", "mindie")
-PHASES = ("auto", "prefill", "decode", "chunked", "forward", "denoise")
+PHASES = ("auto", "prefill", "decode", "chunked", "forward", "denoise", "train")
 DOES_NOT_FIT = 3
 # The sections of --help.
 SECTIONS = {
@@ -35,12 +36,14 @@ SECTIONS = {
         "model", "custom", "no_custom_dir", "no_plugin", "overrides", "layers", "dtype", "trust_remote_code",
     ),
     "Machine": ("hw", "runtime", "engine"),
-    "Plan": ("tp", "ep", "dp", "pp", "sp", "micro_batches"),
+    "Plan": ("tp", "ep", "dp", "pp", "sp", "cfg_parallel", "micro_batches"),
     "Precision": ("quant", "kv_cache_dtype", "attention_quant", "exclude", "quant_lm_head"),
     "Work": (
         "phase", "batch", "input_len", "output_len", "max_model_len", "gpu_memory_utilization", "seq_lens",
         "prefix_len", "chunk", "mtp", "acceptance_rate", "concurrency", "moe_imbalance", "image", "frames", "steps",
+        "guidance", "dit_cache",
     ),
+    "Training": ("optimizer", "grad_checkpoint", "zero"),
     "Kernels": ("kernel", "config", "no_reuse", "strict", "no_cache"),
     "Output": ("json_file", "csv_file", "dump_graph", "top", "quiet", "require_fit", "debug"),
 }  # fmt: skip
@@ -63,10 +66,11 @@ SECTIONS = {
 @option("--engine", type=click.Choice(ENGINES), help="Serving engine whose own time counts too.  [default: bare, none]")
 @option("--tp", "--tensor-parallel-size", type=Whole(), help="Devices that split each layer.  [default: 1]")
 @option("--ep", "--expert-parallel-size", type=Whole(), help="Devices that divide the experts.  [default: 1]")
-@option("--dp", "--data-parallel-size", type=Whole(), help="Copies of the attention, for data.  [default: 1]")
+@option("--dp", "--data-parallel-size", type=Whole(), help="Copies of the attention (in training: all).  [default: 1]")
 @option("--pp", "--pipeline-parallel-size", type=Whole(), help="Pipeline stages.  [default: 1]")
 @option("--sp", "--ulysses-size", type=Whole(), help="Devices that split the sequence.  [default: 1]")
-@option("--micro-batches", type=Whole(), help="Micro-batches in flight in a pipeline.  [default: one per stage]")
+@option("--cfg-parallel", type=Whole(), help="2: guided and unguided prediction side by side.  [default: 1]")
+@option("--micro-batches", type=Whole(), help="Micro-batches of a pipeline or training.  [default: one per stage]")
 @option("--quant", type=click.Choice(QUANT), help="Weights and activations.  [default: auto, the checkpoint's own]")
 @option("--kv-cache-dtype", help="Number format of the KV cache.  [default: the checkpoint's own]")
 @option("--attention-quant", help="Number format of the attention products.  [default: not quantised]")
@@ -85,9 +89,14 @@ SECTIONS = {
 @option("--acceptance-rate", type=Fraction(open_below=False), help="Share of predicted tokens that are kept, 0 to 1.")
 @option("--concurrency", type=Whole(), help="Clients at all times: adds TTFT and TPOT under that load.")
 @option("--moe-imbalance", help="Popularity of experts: uniform or power-law:ALPHA.  [default: uniform]")
-@option("--image", type=NonEmpty("HxW"), help="Pixels of the image or video of a denoiser.  [default: 1024x1024]")
+@repeatable("--image", type=NonEmpty("HxW"), help="Pixels of a denoiser's image, or of one in every prompt.")
 @option("--frames", type=Whole(), help="Frames of the video.  [default: what the model's pipelines make]")
-@option("--steps", type=Whole(), help="Denoising steps of a request.  [default: 1]")
+@option("--steps", type=Whole(), help="Denoising steps of a request.  [default: the pipeline's; 1 for a denoiser]")
+@option("--guidance", type=click.Choice(GUIDANCE), help="How a step is guided.  [default: as the pipeline does]")
+@option("--dit-cache", type=NonEmpty("SCHEDULE"), help=f"Steps that take kept results: {DIT_CACHE}.")
+@option("--optimizer", type=click.Choice(OPTIMIZERS), help="Of --phase train.  [default: adamw]")
+@option("--grad-checkpoint", type=click.Choice(CHECKPOINTS), help="Layers run again in the backward pass.")
+@option("--zero", type=Whole(0), help="Divided over --dp: 1 states, 2 gradients, 3 weights.  [default: 0]")
 @repeatable("--kernel", type=NonEmpty("KERNEL"), help="OP[/VARIANT][@GLOB]=NAME: run an operator with this kernel.")
 @option("--config", type=NonEmpty("FILE"), help="Choices of kernels as a file.  [default: ./tensorcast.toml if any]")
 @click.option("--no-reuse", is_flag=True, help="Trace every layer, not one of each kind.")
@@ -149,7 +158,7 @@ def request(flags: dict[str, Any]) -> dict[str, Any]:
     """The arguments of `tensorcast.estimate.simulate`: only what was given, so that defaults live in one place."""
     # By identity: a rate or a length of 0 was given, though it equals False.
     given = {name: value for name, value in flags.items() if value is not None and value is not False and value != ()}
-    for name in ("exclude", "kernel", "custom", "no_plugin"):
+    for name in ("exclude", "kernel", "custom", "no_plugin", "image"):
         if name in given:
             given[name] = list(given[name])
     if "overrides" in given:

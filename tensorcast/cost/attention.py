@@ -39,8 +39,11 @@ NEVER, ALWAYS, ONE_QUERY = 0, 1, 2  # when a kernel packs the heads of a group i
 
 
 def attention_key(attrs) -> tuple[str, str]:
-    """(family, format) of an attention row's coefficients; attention that hides no key is that of encoders."""
-    phase = attrs["phase"] if attrs.get("causal", True) else "encoder"
+    """(family, format) of an attention row's coefficients; attention that hides no key is that of encoders.
+
+    One new token sees all there is, hidden or not: a decoder's step over what its encoder read is decoding.
+    """
+    phase = attrs["phase"] if attrs.get("causal", True) or attrs["phase"] == "decode" else "encoder"
     return f"attention_{phase}", attrs["kv_format"]
 
 
@@ -136,8 +139,10 @@ def _grid(copies, step, s, causal, p):
     """(tiles, key blocks, key blocks of the longest tile) of `copies` heads whose tiles hold `step` positions."""
     q, kv, tk = s["q"], s["kv"], p["tk"]
     count, past, whole = np.ceil(q / step), kv - q, np.ceil(kv / tk)
-    if not causal:
-        return copies * count, copies * count * whole, whole + 0 * count
+    if not causal:  # a window reaches as far ahead of a tile as behind it
+        seen = np.where(s["window"] > 0, np.ceil((np.minimum(step, q) + 2 * (s["window"] - 1)) / tk) + 1, whole)
+        seen = np.minimum(seen, whole)
+        return copies * count, copies * count * seen, seen + 0 * count
     seen = ceil_sum(past, step, count - 1, tk) + whole
     skipped, longest = 0.0, whole + 0 * count
     for limit in ("window", "chunk"):

@@ -201,6 +201,8 @@ def _count(row: Row, pipeline: Pipeline, stage: int) -> int:
         return row.count if stage == pipeline.stages - 1 else 0
     if row.place == "stage":
         return row.count if stage < pipeline.stages - 1 else 0
+    if row.place == "back":
+        return row.count if stage > 0 else 0
     if pipeline.stages == 1:
         return row.count
     inside = pipeline.layers_of(stage)
@@ -222,6 +224,8 @@ def _summary(rows, piece: Piece, basis, steps: Steps, hw, pipeline: Pipeline, ea
         per_step = per_step + seconds * count
         launches += count * float(np.mean(time.launches))
         op = {"op": row.op, "module": row.module, "count": count * n * share}
+        if "part" in row.attrs:
+            op["part"] = row.attrs["part"]
         op["time_s"] = total(seconds, count)
         op["bound"] = BOUNDS[int(np.bincount(bounds.reshape(-1), weights=seconds.reshape(-1) + 1e-30).argmax())]
         for name in _WORK:

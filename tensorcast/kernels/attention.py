@@ -5,6 +5,7 @@ q [b, heads, s, d], k and v [b, kv_heads, kv, d]; `rule` is a layers.attention.A
 
 from __future__ import annotations
 
+from tensorcast.errors import TransformationError
 from tensorcast.kernels.registry import EAGER, KERNELS, HardwareRequirement, KernelSpec
 
 
@@ -15,9 +16,11 @@ def _flash(figures: str):
         from tensorcast.trace.library import call
 
         def flash(q, k, v, rule):
-            return call.attention(
-                q, k, v, rule.causal, rule.window, rule.chunk, rule.topk, rule.kv_format, rule.math, rule.phase, figures
-            )
+            limits = (rule.causal, rule.window, rule.chunk, rule.topk)
+            formats = (rule.kv_format, rule.math, rule.phase, figures)
+            if rule.bias is not None:
+                return call.biased_attention(q, k, v, rule.bias, *limits, *formats)
+            return call.attention(q, k, v, *limits, *formats)
 
         return flash
 
@@ -34,12 +37,38 @@ def _paged(block: int):
         def paged(q, k, v, rule):
             if not rule.causal:  # encoders keep no cache: there are no blocks
                 return flash(q, k, v, rule)
+            if rule.bias is not None:
+                how = "choose --kernel attention=flash or eager"
+                raise TransformationError(f"attention=paged: no kernel adds a position bias to paged keys; {how}")
             current().note_paged(block)
             limits = (rule.causal, rule.window, rule.chunk, rule.topk)
             return call.paged_attention(q, k, v, *limits, rule.kv_format, rule.math, rule.phase, "", block)
 
         flash = _flash("")()
         return paged
+
+    return factory
+
+
+def _block_sparse(share: float, block: int = 128):
+    """Attention of a picture or video to itself in which a block of queries sees `share` of the blocks of keys."""
+
+    def factory():
+        from math import ceil
+
+        from tensorcast.trace.library import call
+
+        def block_sparse(q, k, v, rule):
+            if rule.causal or rule.bias is not None:
+                how = "choose --kernel attention=flash"
+                raise TransformationError(f"attention=block_sparse is for attention in both directions; {how}")
+            if q.shape[2] != k.shape[2]:  # to a prompt: few keys, and each counts
+                return flash(q, k, v, rule)
+            kept = max(1, ceil(share * ceil(k.shape[2] / block)))
+            return call.block_sparse_attention(q, k, v, rule.kv_format, rule.math, block, kept)
+
+        flash = _flash("")()
+        return block_sparse
 
     return factory
 
@@ -54,7 +83,9 @@ def _eager():
         kv_heads, kv = k.shape[1], k.shape[2]
         q = q.reshape(b * kv_heads, heads // kv_heads * s, d)
         scores = torch.bmm(q, k.reshape(b * kv_heads, kv, d).transpose(1, 2)) * rule.scale
-        if rule.causal and (s > 1 or rule.window or rule.chunk):
+        if rule.bias is not None:
+            scores = (scores.view(b, heads, s, kv) + rule.bias).view(scores.shape)
+        if (rule.causal or rule.window) and (s > 1 or rule.window or rule.chunk):
             mask = scores.new_empty((1, 1, s, kv))
             with current().suspended():  # made once for all layers
                 mask.copy_(_hidden(s, kv, rule, scores))
@@ -72,9 +103,9 @@ def _hidden(s: int, kv: int, rule, like):
 
     position = torch.arange(kv - s, kv, device=like.device)[:, None]
     key = torch.arange(kv, device=like.device)
-    seen = key <= position
+    seen = key <= position if rule.causal else key >= 0
     if rule.window:
-        seen = seen & (position - key < rule.window)
+        seen = seen & ((position - key).abs() < rule.window)
     if rule.chunk:
         seen = seen & (position // rule.chunk == key // rule.chunk)
     return torch.zeros((s, kv), dtype=like.dtype, device=like.device).masked_fill(~seen, float("-inf"))
@@ -112,6 +143,15 @@ for _name, _block in (("paged", 16), ("paged_128", 128)):
             "attention",
             _paged(_block),
             description=f"as flash, keys and values in blocks of {_block} tokens found through a table",
+        )
+    )
+for _percent in (50, 75, 90):
+    KERNELS.register(
+        KernelSpec(
+            f"block_sparse_{_percent}",
+            "attention",
+            _block_sparse(1 - _percent / 100),
+            description=f"as flash, {_percent} % of the pairs left out in blocks of 128; choosing them is not costed",
         )
     )
 KERNELS.register(

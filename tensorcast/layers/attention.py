@@ -10,7 +10,8 @@ import torch
 from tensorcast.errors import ModelError, TransformationError
 from tensorcast.layers.masks import INTERFACE_TABLE
 from tensorcast.layers.mla import attend_latent
-from tensorcast.layers.patching import GlobalPatch
+from tensorcast.layers.packed import attend_packed
+from tensorcast.layers.patching import GlobalPatch, Replacement, patched
 from tensorcast.layers.state import has_state, install, state_of
 from tensorcast.ops.base import dtype_name
 from tensorcast.trace.context import current
@@ -21,7 +22,10 @@ _EAGER = re.compile(r"^eager_attention_forward$")
 
 @dataclass(frozen=True)
 class AttentionRule:
-    """Which pairs are computed, in which formats. 0 = no limit."""
+    """Which pairs are computed, in which formats. 0 = no limit. `bias` [1 or b, heads, s, kv] is added to the scores.
+
+    `window`: keys at most `window` - 1 back, and where attention is not causal as many ahead.
+    """
 
     scale: float
     causal: bool
@@ -31,6 +35,7 @@ class AttentionRule:
     kv_format: str
     math: str
     phase: str
+    bias: torch.Tensor | None = None
 
 
 def register_interface() -> None:
@@ -76,9 +81,10 @@ def calls_interface(module) -> bool:
     return code is not None and INTERFACE_TABLE in code.co_names
 
 
-def attention_interface(module, q, k, v, attention_mask=None, scaling=None, dropout=0.0, **kwargs):
+def attention_interface(module, query, key, value, attention_mask=None, scaling=None, dropout=0.0, **kwargs):
     """transformers' attention function: q [b, heads, s, d], k and v [b, kv_heads, kv, d] → [b, s, heads, dv], None."""
-    rule = rule_for(module, q, k, scaling, kwargs)
+    q, k, v = query, key, value
+    rule = rule_for(module, q, k, scaling, {"mask": attention_mask, **kwargs})
     if getattr(k, "_latent", False):
         return attend_latent(module, q, k, v, rule), None
     slot = state_of(module).slots.get("attention") if has_state(module) else None
@@ -86,6 +92,9 @@ def attention_interface(module, q, k, v, attention_mask=None, scaling=None, drop
         model = current().model.blueprint
         what = f"{type(module).__name__} has no attention kernel"
         raise TransformationError(f"{model.source.name}: {what}; the pipeline must run patch_attention")
+    bounds = kwargs.get("cu_seq_lens_q")
+    if bounds is not None and not bounds.is_meta:
+        return attend_packed(lambda q, k, v: slot.kernel(q, k, v, rule), q, k, v, bounds), None
     return slot.kernel(q, k, v, rule), None
 
 
@@ -103,22 +112,36 @@ def rule_for(module, q, k, scaling, options) -> AttentionRule:
         window = getattr(config, "sliding_window", None) or 0
     chosen = options.get("indices")  # [b, s, k]: the keys that sparse attention picked for every query
     fmt = context.model.attention_format or dtype_name(q)
+    kept = bool(causal) or context.phase == "decode"  # an encoder-decoder's decode step reads what was kept for it
     return AttentionRule(
         scale=float(scaling or q.shape[-1] ** -0.5),
         causal=bool(causal),
         window=int(window),
         chunk=int(config.attention_chunk_size or 0) if kind == "chunked_attention" else 0,
         topk=int(chosen.shape[-1]) if chosen is not None else 0,
-        kv_format=context.model.kv_format if causal else dtype_name(k),
+        kv_format=context.model.kv_format if kept else dtype_name(k),
         math=fmt,
-        phase="decode" if context.phase == "decode" and causal else "prefill",
+        phase="decode" if context.phase == "decode" else "prefill",
+        bias=_bias(options),
     )
+
+
+def _bias(options) -> torch.Tensor | None:
+    """What is added to the scores for the sake of positions; a mask, which is one for all heads, is none."""
+    found = options.get("position_bias")
+    mask = options.get("mask")
+    if found is None and mask is not None and mask.dim() == 4 and mask.shape[1] > 1 and mask.is_floating_point():
+        return mask
+    return found
 
 
 def layer_kind(config, layer: int | None) -> str | None:
     """The configuration's own word for a layer: sliding_attention, chunked_attention, full_attention …"""
     kinds = getattr(config, "layer_types", None)
     return kinds[layer] if kinds and layer is not None and layer < len(kinds) else None
+
+
+_STOCK = torch.nn.functional.scaled_dot_product_attention
 
 
 class InterceptAttention(torch.overrides.TorchFunctionMode):
@@ -128,6 +151,10 @@ class InterceptAttention(torch.overrides.TorchFunctionMode):
         kwargs = kwargs or {}
         if func is torch.nn.functional.scaled_dot_product_attention:
             return _sdpa(*args, **kwargs)
+        if func is torch.nn.functional.multi_head_attention_forward:  # what a function calls inside passes modes by
+            inside = Replacement(vars(torch.nn.functional), "scaled_dot_product_attention", _STOCK, _sdpa)
+            with patched([inside]):
+                return func(*args, **kwargs)
         return func(*args, **kwargs)
 
 

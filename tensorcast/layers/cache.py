@@ -67,7 +67,8 @@ class _States(_Recorder):
         return self._kept("state", state_idx)
 
     def update_conv_state(self, conv_states, state_idx=0, conv_kernel_size=None, **kwargs):
-        width = max((conv_kernel_size or 1) - 1, 0)  # the inputs that the next token's window still needs
+        # the inputs that the next token's window still needs; code that names no window hands over just those
+        width = conv_kernel_size - 1 if conv_kernel_size is not None else conv_states.shape[-1]
         self.note("conv", sequence_bytes=conv_states.shape[1] * width * item_bytes(dtype_name(conv_states)))
         shape = (*conv_states.shape[:-1], conv_kernel_size or conv_states.shape[-1])
         self._keep("conv", state_idx, shape, conv_states.dtype)
@@ -106,6 +107,7 @@ class KvLayer(_Keys, cache_utils.DynamicIndexedLayer):
         super().__init__()
         self.past, self.window = past, window
         self.is_initialized = True
+        self.keys = self.values = torch.empty(0)  # as a layer of the library that nothing was written to
 
 
 class StateLayer(_States, cache_utils.LinearAttentionLayer):
@@ -141,10 +143,13 @@ def build_cache(config, past: int, drafts: Sequence[str | None] = ()):
     made = [_layer(kind, opts, past) for kind, opts in layers]
     for index, layer in enumerate(made):
         layer.index = index
-    return EmptyCache(layers=made)
+    return EmptyCache(made, past)
 
 
 def _layer(kind: str, options: dict, past: int):
+    own = current().model.profile.caches.get(kind)
+    if own is not None:
+        return own(options, past)
     known = cache_utils.DYNAMIC_LAYER_TYPE_MAPPING.get(kind)
     if known is None or known.__module__ != cache_utils.__name__:
         # Such a cache decides how much is read and kept; taking it for plain keys and values would be a wrong number.
@@ -162,7 +167,15 @@ def _layer(kind: str, options: dict, past: int):
 
 
 class EmptyCache(cache_utils.Cache):
-    """Layers without storage. States are answered per layer so that a step with a past takes the decode branch."""
+    """Layers without storage, `past` tokens in each. States are answered per layer so that a step with a past takes
+    the decode branch."""
+
+    def __init__(self, layers: list, past: int) -> None:
+        super().__init__(layers=layers)
+        self.past = past
+
+    def get_seq_length(self, layer_idx=0):
+        return self.past
 
     def get_conv_state(self, layer_idx, state_idx=0):
         layer = self.layers[layer_idx]

@@ -9,7 +9,7 @@ from torch import nn
 
 from tensorcast.errors import DeploymentError
 from tensorcast.layers.experts import Exchange, ExpertSizes, experts_weights
-from tensorcast.layers.local import empty_parameter
+from tensorcast.layers.parameters import empty_parameter
 from tensorcast.layers.state import Group, Shard, has_state, state_of
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import weakref
+from functools import cache
 
 import torch
 from torch import nn
 
 from tensorcast.formats import bytes_of
-from tensorcast.layers.state import has_state, install, state_of
+from tensorcast.layers.state import has_state, install, is_replaced, original_forward, state_of
 from tensorcast.ops.base import dtype_name
 from tensorcast.trace.context import current
 from tensorcast.trace.library import call
@@ -19,7 +20,9 @@ def install_linears(model, within: str = "") -> int:
     """Every nn.Linear and nn.Embedding of the model emits one operator. Returns how many."""
     count = 0
     for path, module in model.modules(within):
-        if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
+        if isinstance(module, nn.Linear) and is_replaced(module):
+            install(module, path)  # a product of another kind, which a profile describes
+        elif isinstance(module, nn.Linear) and is_product(type(module)):
             install(module, path, linear_forward)
         elif isinstance(module, nn.Embedding) and _takes_ids(module):
             install(module, path, embedding_forward)
@@ -27,6 +30,35 @@ def install_linears(model, within: str = "") -> int:
             continue
         count += 1
     return count
+
+
+@cache
+def is_product(code: type[nn.Linear]) -> bool:
+    """Whether a class of linear gives x · weightᵀ + bias; code of its own is run once on four numbers to see.
+
+    One that cannot be run alone, or gives anything else (it rounds its weight first …), stays as it is.
+    """
+    if code.forward is nn.Linear.forward:
+        return True
+    try:
+        with torch.device("cpu"), torch.no_grad():
+            probe, x = nn.Linear(2, 2, dtype=torch.float32), torch.tensor([[0.3, -0.7]], dtype=torch.float32)
+            expected = probe(x)
+            probe.__class__ = code
+            return torch.allclose(code.forward(probe, x), expected)
+    except Exception:
+        return False
+
+
+def own_products_to_linear(model, within: str = "") -> None:
+    """transformers' Conv1D, a product whose weight is stored [inputs, outputs], as the nn.Linear of equal numbers."""
+    from transformers.pytorch_utils import Conv1D
+
+    for path, module in model.modules(within):
+        if type(module) is Conv1D:
+            inputs, outputs = module.weight.shape
+            with torch.device("meta"):
+                model.replace_module(path, nn.Linear(inputs, outputs, dtype=module.weight.dtype).requires_grad_(False))
 
 
 def install_row_linears(model) -> int:
@@ -39,10 +71,10 @@ def install_row_linears(model) -> int:
     return count
 
 
-def linear_forward(module: nn.Linear, x: torch.Tensor) -> torch.Tensor:
-    """forward of an installed nn.Linear."""
+def linear_forward(module: nn.Linear, input: torch.Tensor) -> torch.Tensor:
+    """forward of an installed nn.Linear, whose argument some code passes by torch's name for it."""
     state = state_of(module)
-    x = state.shard.before(x)
+    x = state.shard.before(input)
     slot = state.slots.get("row_linear")
     if slot is not None and slot.kernel is not None:
         return slot.kernel(x, module)
@@ -63,6 +95,8 @@ def _takes_ids(module: nn.Embedding) -> bool:
 
 def embedding_forward(module: nn.Embedding, ids: torch.Tensor) -> torch.Tensor:
     """forward of an installed nn.Embedding; some models multiply the rows by a constant `embed_scale`."""
+    if ids.is_floating_point():  # weights of a sum over all rows, which is the class's own product
+        return original_forward(module, ids)
     rows = state_of(module).shard.after(call.embedding(ids, module.weight))
     return rows if getattr(module, "embed_scale", None) is None else rows * 1.0
 

@@ -13,12 +13,24 @@ from tensorcast.layers.patching import GlobalPatch
 from tensorcast.trace.context import current
 
 INTERFACE_TABLE = "ALL_ATTENTION_FUNCTIONS"
-_FUNCTIONS = re.compile(r"^create_(\w+_)?mask$")
+# Recurrent layers mask padding alone, of which there is none.
+_FUNCTIONS = re.compile(r"^create_(?!recurrent)(\w+_)?mask$")
+
+LONGEST = 1 << 24
+"""Tokens that a causal mask kept as a buffer has room for: code that slices one out of it runs at every length."""
 
 
 def install_masks(model) -> None:
-    """Replace the mask functions of code that does not use the attention interface."""
+    """Replace the mask functions of code that does not use the attention interface, and widen masks kept as buffers."""
+    for module in model.module.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and _is_square(buffer.shape):
+                module._buffers[name] = buffer.new_empty(1).expand(1, 1, LONGEST, LONGEST)
     model.patches.append(GlobalPatch(_FUNCTIONS, _mask))
+
+
+def _is_square(shape) -> bool:
+    return len(shape) == 4 and shape[0] == shape[1] == 1 and shape[2] == shape[3] > 1
 
 
 def _mask(original, module_name):

@@ -1,11 +1,12 @@
 """Products that read the same input run as one: q, k and v; gate and up; the two down-projections of latent attention.
 
 The merged product is emitted when the first part is asked for; the other parts get their slice when they are asked with
-the same tensor. Parts of different formats stay apart.
+the same tensor. Parts of different formats stay apart, and so do those of attention whose keys come from elsewhere.
 """
 
 from __future__ import annotations
 
+import inspect
 import weakref
 
 import torch
@@ -22,6 +23,8 @@ QKV = {
     ("q_proj", "kv_a_proj_with_mqa"): "q_kv_a_proj",
 }
 GATE_UP = ("gate_proj", "up_proj")
+ELSEWHERE = ("key_value_states", "encoder_hidden_states", "cross_attention_states")
+"""What model code calls the states that cross-attention makes its keys and values of."""
 NAMES = {**QKV, GATE_UP: "gate_up_proj"}
 
 
@@ -44,6 +47,10 @@ def merge(module: nn.Module, names: tuple[str, ...]) -> None:
     """Kernel `fused`: the named linears of `module` run as one product."""
     parts = [getattr(module, name) for name in names]
     merged = _Merged(parts, f"{state_of(parts[0]).path.rpartition('.')[0]}.{NAMES[names]}")
+    takes = inspect.signature(type(module).forward)
+    if not takes.parameters.keys().isdisjoint(ELSEWHERE):
+        look = lambda part, args, options: merged.look(takes, part, args, options)  # noqa: E731
+        module.register_forward_pre_hook(look, with_kwargs=True)
     for index, part in enumerate(parts):
         install(part, state_of(part).path, lambda part, x, index=index: merged(part, index, x))
 
@@ -55,9 +62,15 @@ class _Merged:
         self.parts, self.path = parts, path
         self._input = lambda: None
         self._waiting: dict[int, torch.Tensor] = {}
+        self._apart = False
+
+    def look(self, takes: inspect.Signature, module: nn.Module, args: tuple, options: dict) -> None:
+        """Before a forward of the module: whether its keys come from the same input as its queries."""
+        given = takes.bind_partial(module, *args, **options).arguments
+        self._apart = any(given.get(name) is not None for name in ELSEWHERE)
 
     def __call__(self, part: nn.Linear, index: int, x: torch.Tensor) -> torch.Tensor:
-        if not self._mergeable():
+        if self._apart or not self._mergeable():
             return linear_forward(part, x)
         if self._input() is not x or index not in self._waiting:
             self._input = weakref.ref(x)

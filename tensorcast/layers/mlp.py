@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from tensorcast.layers.merge import GATE_UP, merge
-from tensorcast.layers.state import install, original_forward, state_of
+from tensorcast.layers.state import install, is_replaced, original_forward, state_of
 from tensorcast.trace.library import call
 
 
@@ -24,10 +24,15 @@ def install_gated_mlps(model, within: str = "") -> int:
 
 
 def _gated_forward(module: nn.Module):
-    parts = {name: child for name, child in module.named_children() if isinstance(child, nn.Linear)}
-    if all(name in parts for name in ("gate_proj", "up_proj", "down_proj")):
+    if is_replaced(module):
+        return None
+    parts = dict(module.named_children())
+    linears = {name for name, child in parts.items() if isinstance(child, nn.Linear)}
+    if any(name not in linears and any(True for _ in child.parameters()) for name, child in parts.items()):
+        return None  # it does more than that: a norm inside, a projection before
+    if linears == {"gate_proj", "up_proj", "down_proj"}:
         return gated_mlp_forward
-    if all(name in parts for name in ("gate_up_proj", "down_proj")):
+    if linears == {"gate_up_proj", "down_proj"}:
         if parts["gate_up_proj"].out_features == 2 * parts["down_proj"].in_features:
             return fused_mlp_forward
     return None

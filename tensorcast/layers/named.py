@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 from torch import nn
 
 from tensorcast.errors import TransformationError, near_names
+from tensorcast.layers.patching import GlobalPatch
 
 
 def modules_named(model, class_name: str) -> list[tuple[str, nn.Module]]:
@@ -110,6 +113,25 @@ class Parts:
             for name, child in self._module.named_children()
             if name not in self.taken and any(True for _ in child.parameters())
         ]
+
+
+def install_forwards(model) -> int:
+    """Put the profile's own code in the place of methods and functions of the model's. Returns how many modules.
+
+    TransformationError for a class or method that the model has not got.
+    """
+    count = 0
+    for name, function in model.profile.forwards.items():
+        class_name, _, method = name.rpartition(".")
+        if not class_name:
+            model.patches.append(GlobalPatch(re.compile(f"^{method}$"), lambda original, where, new=function: new))
+            continue
+        for _, module in modules_named(model, class_name):
+            if not callable(getattr(module, method, None)):
+                raise fault(model, f"forwards {name!r}: {class_name} has no method {method!r}")
+            module.__dict__[method] = MethodType(function, module)
+            count += 1
+    return count
 
 
 def fault(model, text: str) -> TransformationError:

@@ -9,7 +9,7 @@ import re
 import torch
 from torch import nn
 
-from tensorcast.layers.state import install, original_forward, state_of
+from tensorcast.layers.state import install, is_replaced, original_forward, state_of
 from tensorcast.trace.library import call
 
 _RMS = re.compile(r"(RMS|L2)Norm$|RmsNorm$")
@@ -20,10 +20,14 @@ def install_norms(model, within: str = "") -> int:
     """Slots rms_norm, gated_rms_norm and layer_norm on every norm module. Returns how many."""
     count = 0
     for path, module in model.modules(within):
+        if is_replaced(module):
+            continue
         name = type(module).__name__
         if _GATED.search(name) and len(inspect.signature(type(module).forward).parameters) > 2:
             op, forward = "gated_rms_norm", gated_forward
         elif _RMS.search(name) and not _GATED.search(name) and _normalises(module):
+            op, forward = "rms_norm", norm_forward
+        elif name.endswith("LayerNorm") and _keeps_mean(module):
             op, forward = "rms_norm", norm_forward
         elif type(module) is nn.LayerNorm:
             op, forward = "layer_norm", norm_forward
@@ -36,11 +40,25 @@ def install_norms(model, within: str = "") -> int:
 
 
 def _normalises(module) -> bool:
-    """Whether forward gives the normalised input; some modules without weights give its scale alone."""
+    """Whether forward gives the normalised input; some modules without weights give its scale alone.
+
+    What takes no row of elements is left to its own code.
+    """
     if getattr(module, "weight", None) is not None:
         return True
-    x = torch.empty((1, 1, 8), device="meta")
-    return module(x).shape == x.shape
+    stated = getattr(module, "normalized_shape", None) or (8,)
+    width = next((parameter.shape[-1] for parameter in module.parameters()), stated[-1])
+    x = torch.empty((1, 1, width), device="meta")
+    try:
+        return module(x).shape == x.shape
+    except RuntimeError:
+        return False
+
+
+def _keeps_mean(module: nn.Module) -> bool:
+    """Whether a class called a layer norm takes no mean away: it has one weight, and equal inputs do not become 0."""
+    names = [name for name, value in module._parameters.items() if value is not None]
+    return names == ["weight"] and not isinstance(module, nn.LayerNorm) and _gives(module, 1.0)
 
 
 def is_offset(module: nn.Module) -> bool:
@@ -51,25 +69,30 @@ def is_offset(module: nn.Module) -> bool:
     weight = module._parameters.get("weight")
     if weight is None:
         return False
+    return _gives(module, 0.0)
+
+
+_GIVES: dict[tuple, bool] = {}  # code, its options and its weights → whether ones become anything but 0
+
+
+def _gives(module: nn.Module, weights: float) -> bool:
+    """Whether a norm whose parameters are all `weights` makes anything but 0 of ones."""
     options = tuple(v for v in vars(module).values() if isinstance(v, (bool, int, float, str)))
-    key = (type(module), options)
-    if key not in _OFFSET:
-        _OFFSET[key] = _runs_offset(module, weight.shape)
-    return _OFFSET[key]
+    key = (type(module), options, weights)
+    if key not in _GIVES:
+        _GIVES[key] = _runs(module, weights)
+    return _GIVES[key]
 
 
-_OFFSET: dict[tuple, bool] = {}  # code and its options → whether it is of that kind
-
-
-def _runs_offset(module: nn.Module, shape: torch.Size) -> bool:
+def _runs(module: nn.Module, weights: float) -> bool:
     probe = copy.copy(module)
     probe.__dict__["_parameters"] = {
-        name: None if p is None else nn.Parameter(torch.zeros(p.shape, device="cpu"))
+        name: None if p is None else nn.Parameter(torch.full(p.shape, weights, device="cpu"))
         for name, p in module._parameters.items()
     }
     try:
         with torch.device("cpu"), torch.no_grad():
-            result = type(module).forward(probe, torch.ones((1, shape[-1])))
+            result = type(module).forward(probe, torch.ones((1, module._parameters["weight"].shape[-1])))
         return bool(torch.any(result != 0))
     except Exception:  # the code of anybody, called in a way its author need not have thought of
         return False
@@ -82,7 +105,7 @@ def norm_forward(module, x, *args, **kwargs):
     share_statistics(state.shard, x)
     if slot.kernel is None:
         return original_forward(module, x, *args, **kwargs)
-    return slot.kernel(x, getattr(module, "weight", None))
+    return slot.kernel(x, module._parameters.get("weight"))  # some norms without weights hold ones for other code
 
 
 def gated_forward(module, x, gate=None):

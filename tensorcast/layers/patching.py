@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
+import torch
 from torch import nn
 
 
@@ -45,6 +46,18 @@ def replacements(module: nn.Module, patches: list[GlobalPatch]) -> list[Replacem
             if patch is not None:
                 found.append(Replacement(space, key, value, patch.make(value, name)))
     return found
+
+
+def without_autocast() -> Replacement:
+    """`torch.autocast` knows no meta device: code that switches it off, or asks for fp32 of fp32, runs as it stands."""
+    original = torch.autocast
+
+    def autocast(device_type, dtype=None, enabled=True, cache_enabled=None):
+        if device_type == "meta" and (not enabled or dtype is torch.float32):
+            return nullcontext()
+        return original(device_type, dtype, enabled, cache_enabled)
+
+    return Replacement(vars(torch), "autocast", original, autocast)
 
 
 @contextmanager

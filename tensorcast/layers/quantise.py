@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from tensorcast.layers.experts import experts_weights
-from tensorcast.layers.local import empty_parameter
 from tensorcast.layers.moe import is_router
+from tensorcast.layers.parameters import empty_parameter
 from tensorcast.layers.state import has_state, state_of
 
 

@@ -7,6 +7,7 @@ quantisation, sharding and kernels, and the configuration says the same of both.
 from __future__ import annotations
 
 import hashlib
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ from tensorcast.layers.state import Deployed, install, original_forward
 from tensorcast.trace.context import current
 from tensorcast.transformer_model import Stack
 
-_IGNORED = {"layer_idx", "layer_index", "training", "_is_hf_initialized", "layer_number", "idx", "index"}
+_IGNORED = {"layer_idx", "layer_index", "training", "_is_hf_initialized", "layer_number", "layer_id", "idx", "index"}
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -36,8 +37,8 @@ def find_stacks(model) -> list[Stack]:
     return model.stacks
 
 
-def _is_block(module: nn.Module) -> bool:
-    return sum(1 for _ in module.parameters()) >= 3 and sum(1 for _ in module.modules()) >= 4
+def _is_block(module: nn.Module | None) -> bool:
+    return module is not None and sum(1 for _ in module.parameters()) >= 3 and sum(1 for _ in module.modules()) >= 4
 
 
 def _block_forward(stack: Stack, index: int):
@@ -46,19 +47,21 @@ def _block_forward(stack: Stack, index: int):
         tracer, context.block_options = context.tracer, kwargs
         if tracer is None or tracer.layer is not None:
             return original_forward(block, *args, **kwargs)
-        key = (stack.path, index)
+        key = (stack.path, index, len(tracer.blocks))  # a layer that runs again is traced again
         if stack.reuse:
             with torch._C.DisableTorchFunction():  # looking at shapes is nothing for the modes around to see
                 key = (stack.path, signature(block, index), _shapes((args, kwargs)))
         seen = tracer.blocks.get(key)
         if seen is not None:
             tracer.stands_for(seen, index)
-            result = seen.result()
+            result = seen.result((args, kwargs))
             tracer.passed_on(result)
             return result
+        if tracer.kept is not None:
+            tracer.kept.layer_begins(args, kwargs)
         with tracer.block(key, stack.path, index) as seen:
             result = original_forward(block, *args, **kwargs)
-            seen.remember(result)
+            seen.remember(result, (args, kwargs))
         return result
 
     return forward
@@ -71,23 +74,39 @@ class Seen:
     def __init__(self, index: int) -> None:
         self.layers = [index]
         self.calls: list = []
+        self.sum = None  # the call that added up what it returned, if it ended so
         self.live = 0
 
-    def remember(self, result) -> None:
+    def remember(self, result, inputs) -> None:
         leaves, self._spec = pytree.tree_flatten(result)
-        self._leaves = [
-            (tuple(x.shape), x.stride(), x.dtype, x.device) if isinstance(x, torch.Tensor) else x for x in leaves
-        ]
+        given = pytree.tree_leaves(inputs)
+        self._leaves = [_Output.of(x, given) if isinstance(x, torch.Tensor) else x for x in leaves]
 
-    def result(self):
-        """Fresh tensors of the same shapes: memory in use goes on as if the layer had run."""
-        leaves = [
-            torch.empty_strided(x[0], x[1], dtype=x[2], device=x[3])
-            if isinstance(x, tuple) and len(x) == 4 and isinstance(x[2], torch.dtype)
-            else x
-            for x in self._leaves
-        ]
+    def result(self, inputs):
+        """Fresh tensors of the same shapes: memory in use goes on as if the layer had run on `inputs`."""
+        given = pytree.tree_leaves(inputs)
+        leaves = [x.made(given) if isinstance(x, _Output) else x for x in self._leaves]
         return pytree.tree_unflatten(leaves, self._spec)
+
+
+class _Output(NamedTuple):
+    """A tensor that a layer returned: what it is like, or which of the layer's inputs it is (-1: none)."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    handed_on: int
+
+    @classmethod
+    def of(cls, x: torch.Tensor, given: list) -> _Output:
+        place = next((i for i, y in enumerate(given) if y is x), -1)
+        return cls(tuple(x.shape), x.stride(), x.dtype, x.device, place)
+
+    def made(self, given: list) -> torch.Tensor:
+        if self.handed_on >= 0:
+            return given[self.handed_on]
+        return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=self.device)
 
 
 def signature(block: nn.Module, index: int) -> str:
@@ -142,7 +161,9 @@ def _said_of_layer(config, layer: int) -> list[tuple[str, object]]:
 
 
 def _shapes(value):
-    """Shapes, strides and dtypes of every tensor in the arguments, and their plain values; hashable."""
+    """Shapes, strides and dtypes of every tensor in the arguments, and the values that are known; hashable."""
+    if isinstance(value, torch.Tensor) and value.device.type == "cpu":
+        return value.dtype, str(value.tolist())
     if isinstance(value, torch.Tensor):
         return value.shape, value.stride(), value.dtype
     if isinstance(value, _PLAIN):

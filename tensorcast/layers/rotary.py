@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 
 from tensorcast.errors import KernelError
@@ -54,18 +55,25 @@ def _rotated_width(module) -> int:
 
 
 def rotating(original, module_name=""):
-    """`original`, which rotates (q, k, cos, sin), (q, k, freqs) or (x, cos, sin), through the model's kernel."""
+    """`original`, through the model's kernel.
 
-    def rotate(q, k, *args, **kwargs):
+    It rotates (q, k, cos, sin), (q, k, freqs), (x, cos, sin) or (x, (cos, sin)).
+    """
+
+    signature = inspect.signature(original)
+
+    def rotate(*args, **kwargs):
         kernel = current().model.rotary_kernel
         if kernel is None:
-            return original(q, k, *args, **kwargs)
-        if getattr(k, "dim", lambda: 0)() == getattr(q, "dim", lambda: 0)() and args:
-            width = getattr(args[0], "_rotated", 0)
+            return original(*args, **kwargs)
+        q, k, *rest = signature.bind(*args, **kwargs).arguments.values()
+        if getattr(k, "dim", lambda: 0)() == getattr(q, "dim", lambda: 0)() and rest:
+            width = getattr(rest[0], "_rotated", 0)
             if 0 < width < q.shape[-1]:  # only part of a head turns: done in place, the rest is not touched
-                kernel(q[..., :width], k[..., :width], args[0])
+                kernel(q[..., :width], k[..., :width], rest[0])
                 return q, k
-            return kernel(q, k, args[0])  # (q, k, cos, sin) or (q, k, freqs)
-        return kernel(q, q[..., :0], k)[0]  # (x, cos, sin)
+            return kernel(q, k, rest[0])  # (q, k, cos, sin) or (q, k, freqs)
+        table = k[0] if isinstance(k, tuple) else k
+        return kernel(q, q[..., :0], table)[0]  # (x, cos, sin) or (x, (cos, sin))
 
     return rotate

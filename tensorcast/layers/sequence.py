@@ -35,7 +35,7 @@ def split_sequence(model) -> int:
     count = 0
     for path, module in list(model.module.named_modules()):
         for pattern, cuts in plan.items():
-            if fnmatchcase(path, pattern):
+            if fnmatchcase(path, pattern) and path.count(".") == pattern.count("."):  # a star is one name
                 _cut(module, path, cuts, group)
                 count += 1
     for _, module in head_modules(model):
@@ -45,6 +45,17 @@ def split_sequence(model) -> int:
             count += 1
     model.patches.append(GlobalPatch(_DISPATCH, lambda original, name: _exchanging(original)))
     return count
+
+
+def exchange_guidance(model) -> int:
+    """Two groups compute one prediction each: every rank gets the other's from its peer. Returns how many modules."""
+    group = Group(model.plan.cfg, model.plan.tp * model.plan.sp)
+
+    def gathered(module, args, result):
+        return type(result)((call.all_gather(result[0], 0, group.size, group.stride), *result[1:]))
+
+    model.module.register_forward_hook(gathered)
+    return 1
 
 
 def _check_heads(model) -> None:

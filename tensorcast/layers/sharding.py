@@ -20,18 +20,21 @@ from tensorcast.layers.local import (
     head_counts,
     head_modules,
     head_numbers,
-    is_scan,
     localise,
-    localise_scan,
-    scan_width,
-    smaller,
+    localise_heads,
 )
 from tensorcast.layers.mla import is_mla
-from tensorcast.layers.sequence import split_sequence
-from tensorcast.layers.state import Group, Shard, has_state, state_of
-from tensorcast.layers.tp_rules import Rule, Rules
+from tensorcast.layers.parameters import smaller
+from tensorcast.layers.scan import is_scan
+from tensorcast.layers.scan_sharding import ScanCutter, cut_channels
+from tensorcast.layers.sequence import exchange_guidance, split_sequence
+from tensorcast.layers.state import Group, Shard, has_state, install, state_of
+from tensorcast.layers.tp_rules import ATTENTION_INPUTS, FUSED, KEY, VALUE, Rule, Rules
 
-ATTENTION_INPUTS = ("q_proj", "k_proj", "v_proj", "qkv_proj")
+_QUERY_NORMS = ("q_norm", "norm_q", "norm_added_q", "norm")
+_KEY_NORMS = ("k_norm", "norm_k", "norm_added_k")
+
+SINKS = ("sinks", "sink")
 
 
 def shard(model) -> tuple[int, list[str]]:
@@ -48,6 +51,8 @@ def shard(model) -> tuple[int, list[str]]:
         work.count += split_experts(model)
     if plan.sp > 1:
         work.count += split_sequence(model)
+    if plan.cfg > 1:
+        work.count += exchange_guidance(model)
     return work.count, work.notes
 
 
@@ -125,23 +130,55 @@ class _Sharder:
         heads, kv_heads, head_dim = head_counts(module)
         local_heads, local_kv = heads // tp, max(1, kv_heads // tp)
         if not is_mla(module):
-            for name in ("k_proj", "v_proj"):
+            for name in (*KEY, *VALUE):
                 linear = getattr(module, name, None)
                 if isinstance(linear, nn.Linear):
                     rule = self.rules.of(f"{path}.{name}", linear).source
                     self._cut(linear, 0, linear.out_features // kv_heads * local_kv, "column", rule)
-            if isinstance(getattr(module, "qkv_proj", None), nn.Linear):
-                rule = self.rules.of(f"{path}.qkv_proj", module.qkv_proj).source
-                self._cut(module.qkv_proj, 0, (local_heads + 2 * local_kv) * head_dim, "column", rule)
-        for name in ("sinks", "sink"):
-            value = getattr(module, name, None)
-            if isinstance(value, nn.Parameter) and value.shape[0] == heads:
-                module._parameters[name] = smaller(value, 0, local_heads)
-                state_of(module).shard = Shard("column", self.tp, rule="heads")
-        for name, width in (("q_norm", heads), ("k_norm", kv_heads)):
+            for name in FUSED:
+                if isinstance(getattr(module, name, None), nn.Linear):
+                    self._cut_fused(f"{path}.{name}", getattr(module, name), (heads, kv_heads), (local_heads, local_kv))
+        for name, child in module.named_children():  # gates of heads, which no rule knows by name
+            if isinstance(child, nn.Linear) and child.out_features == heads and has_state(child):
+                if self.rules.of(f"{path}.{name}", child).style is None:
+                    self._cut(child, 0, local_heads, "column", "heads")
+        self._cut_of_heads(path, module, heads, local_heads)
+        self._cut_convolutions(path, module, kv_heads * head_dim, local_kv * head_dim)
+        for name in (*_QUERY_NORMS, *_KEY_NORMS):
+            width = kv_heads if name in _KEY_NORMS else heads
             self._cut_norm(getattr(module, name, None), name, width, head_dim)
         localise(module, heads, local_heads, kv_heads, local_kv)
         return heads if is_mla(module) else kv_heads
+
+    def _cut_fused(self, path, linear, whole, local) -> None:
+        """Cut a product that gives queries, keys and values: what each rank's heads need of every one of the three."""
+        (heads, kv_heads), (local_heads, local_kv) = whole, local
+        width, rest = divmod(linear.out_features, heads + 2 * kv_heads)
+        if rest:
+            raise DeploymentError(
+                f"--tp {self.tp.size}: {path} has {linear.out_features} outputs, which are not {heads} query heads and "
+                f"{kv_heads} KV heads of one size; split it with tp_plan of a ModelProfile, or use --tp 1"
+            )
+        self._cut(linear, 0, (local_heads + 2 * local_kv) * width, "column", self.rules.of(path, linear).source)
+
+    def _cut_of_heads(self, path: str, module: nn.Module, heads: int, local: int) -> None:
+        """Parameters with a row for every head: sinks of the attention, and whatever its small parts hold."""
+        parts = [(name, m) for name, m in module.named_children() if not isinstance(m, nn.Linear)]
+        for name, part in (("", module), *parts):
+            for key, value in part._parameters.items():
+                named = key in SINKS if part is module else key != "weight"
+                if not named or value is None or value.dim() == 0 or value.shape[0] != heads:
+                    continue
+                part._parameters[key] = smaller(value, 0, local)
+                install(part, f"{path}.{name}".rstrip(".")).shard = Shard("column", self.tp, rule="heads")
+            if part is not module:
+                localise_heads(part, heads, local)
+
+    def _cut_convolutions(self, path: str, module: nn.Module, width: int, local: int) -> None:
+        """Convolutions of every channel of keys or values by itself go with their heads."""
+        for name, part in module.named_modules():
+            if isinstance(part, nn.Conv1d) and part.groups == part.in_channels == width:
+                cut_channels(part, f"{path}.{name}", local, self.tp)
 
     def _cut_norm(self, norm, name, width, head_dim) -> None:
         """A norm over all heads holds the part of this rank's heads; one over each head stays whole."""
@@ -150,38 +187,16 @@ class _Sharder:
             return
         if weight.shape[0] == width * head_dim > head_dim:
             norm._parameters["weight"] = smaller(weight, 0, weight.shape[0] * max(1, width // self.tp.size) // width)
-            state_of(norm).shard = Shard("norm", self.tp, reduce=name == "q_norm", rule="norm over all heads")
+            state_of(norm).shard = Shard("norm", self.tp, reduce=name not in _KEY_NORMS, rule="norm over all heads")
 
     # -- state-space and linear attention ------------------------------------------------------------------------------
 
     def scans(self) -> None:
-        """Heads and groups of scan layers are split; what holds a size as an attribute gets the local one."""
-        tp = self.tp.size
-        for path, module in self.root.named_modules():
-            if not is_scan(module):
-                continue
-            groups = module.__dict__.get("n_groups", tp)
-            localise_scan(module, tp)
-            norm = getattr(module, "norm", None)
-            if groups < tp and norm is not None and has_state(norm):
-                state_of(norm).shard = Shard("norm", Group(tp // groups, 1), rule="norm group over several ranks")
-            self._scan_linears(module, path)
-
-    def _scan_linears(self, module, path) -> None:
-        for name, child in module.named_children():
-            if not isinstance(child, nn.Linear):
-                continue
-            into = name.startswith("in_proj")
-            rule = self.rules.of(f"{path}.{name}", child)
-            if rule.style not in (None, "column" if into else "row"):
-                raise DeploymentError(
-                    f"--tp {self.tp.size}: {path}.{name} is part of a scan layer, whose heads are split; "
-                    f"{rule.style} ({rule.source}) is not modelled there"
-                )
-            if into:
-                self._cut(child, 0, scan_width(module, name, child, self.tp.size), "column", rule.source)
-            else:
-                self._cut(child, 1, ceil(child.in_features / self.tp.size), "row", rule.source)
+        """Scan layers are cut over their heads or channels."""
+        cutter = ScanCutter(self.rules, self.tp, self._cut)
+        for path, module in head_modules(self.model):
+            if is_scan(module):
+                cutter.layer(path, module)
 
     # -- everything else -----------------------------------------------------------------------------------------------
 
@@ -204,15 +219,24 @@ class _Sharder:
                 self._cut(module, 1, ceil(module.in_features / tp), rule.style, rule.source)
             else:
                 state_of(module).shard = Shard(rule=rule.source)
-        head = self.model.output_head
-        if self.count == (head is not None and state_of(head).shard.style != "replicated"):
-            raise DeploymentError(
-                f"--tp {tp}: no tensor-parallel plan for {self.model.architecture}; add `tp_plan` to a ModelProfile or "
-                f"`base_model_tp_plan` to the configuration"
-            )
+        self._require_cut(unknown)
         if unknown:
             self.notes.append(f"replicated on every rank, no rule names them: {', '.join(sorted(unknown))}")
         self.notes += self._uneven.values()
+
+    def _require_cut(self, unknown: set[str]) -> None:
+        """Most of the decoder's products whole on every rank, for want of a rule, is no tensor parallelism."""
+        parts = [m for layer in self.model.layers or [self.root] for m in layer.modules() if isinstance(m, nn.Linear)]
+        shards = [(state_of(m).shard, m) for m in parts if has_state(m) and m is not self.model.output_head]
+        cut = self.tp.size * sum(m.weight.numel() for shard, m in shards if shard.style != "replicated")
+        whole = sum(m.weight.numel() for shard, m in shards if not shard.rule)
+        if cut and whole <= cut:
+            return
+        named = f" (no rule names {', '.join(sorted(unknown))})" if unknown else ""
+        raise DeploymentError(
+            f"--tp {self.tp.size}: no tensor-parallel plan for {self.model.architecture}; add `tp_plan` to a "
+            f"ModelProfile or `base_model_tp_plan` to the configuration{named}"
+        )
 
     def _even(self, leaf: str, what: str, width: int) -> None:
         """A note where `width` does not divide: the slowest rank is costed."""
@@ -222,7 +246,7 @@ class _Sharder:
             self._uneven[leaf] = f"{leaf}: {width} {what} over {tp} ranks, the largest shard of {size} is costed"
 
     def embeddings(self) -> None:
-        """Token embeddings are split by rows of the vocabulary unless a rule says otherwise; so is any table it names.
+        """Tables with a row for every token are split by rows unless a rule says otherwise; so is any table it names.
 
         A tied head keeps sharing the rows.
         """
@@ -230,7 +254,7 @@ class _Sharder:
         for path, table in self.root.named_modules():
             if isinstance(table, nn.Embedding) and has_state(table) and not path.startswith(self.model.unsharded):
                 rule = self.rules.of(path, table)
-                if rule.style is None and table is token:
+                if rule.style is None and token is not None and table.num_embeddings == token.num_embeddings:
                     rule = Rule("vocab", "vocabulary")
                 self._cut_table(path, table, rule, table is token and self.model.tied)
 
@@ -261,7 +285,7 @@ class _Sharder:
             self.notes.append(f"rules of the configuration's tensor-parallel plan that match nothing: {named}")
 
     def _cut(self, linear: nn.Linear, dim: int, size: int, style: str, rule: str) -> None:
-        weight = linear.weight
+        weight, whole = linear.weight, linear.out_features
         linear._parameters["weight"] = smaller(weight, dim, size)
         if linear.bias is not None and dim == 0:
             linear._parameters["bias"] = smaller(linear.bias, 0, size)
@@ -269,7 +293,8 @@ class _Sharder:
             linear.out_features = size
         else:
             linear.in_features = size
-        state_of(linear).shard = Shard(style, self.tp, rule=rule or "heads")
+        padded = whole if dim == 0 and size * self.tp.size > whole else 0
+        state_of(linear).shard = Shard(style, self.tp, rule=rule or "heads", whole=padded)
         self._placed.add(id(linear))
         self.count += 1
 

@@ -39,6 +39,7 @@ class Shard:
     group: Group = ALONE
     reduce: bool = True
     rule: str = ""  # which rule decided, for the report
+    whole: int = 0  # outputs of the product before it was split, where the last rank's part is padded
 
     def before(self, x: torch.Tensor) -> torch.Tensor:
         """The part of the input that this rank multiplies."""
@@ -56,7 +57,8 @@ class Shard:
         if self.sums or (self.group.size > 1 and self.reduce and self.style == "vocab"):
             return call.all_reduce(y, self.group.size, self.group.stride)
         if self.group.size > 1 and self.style == "column_gather":
-            return call.all_gather(y, y.dim() - 1, self.group.size, self.group.stride)
+            gathered = call.all_gather(y, y.dim() - 1, self.group.size, self.group.stride)
+            return gathered[..., : self.whole] if self.whole else gathered
         return y
 
 
@@ -78,6 +80,11 @@ def state_of(module: nn.Module) -> Deployed:
 
 def has_state(module: nn.Module) -> bool:
     return _FIELD in module.__dict__
+
+
+def is_replaced(module: nn.Module) -> bool:
+    """Whether a profile gave the module a forward of its own, which no step puts another in the place of."""
+    return "forward" in module.__dict__ and "_original_forward" not in module.__dict__
 
 
 def install(module: nn.Module, path: str, forward: Callable | None = None) -> Deployed:

@@ -15,13 +15,31 @@ from torch import nn
 
 from tensorcast.errors import DeploymentError, near_names
 
-# Serving engines split these leaves so, whatever the model.
+# What attention reads its queries, keys and values with, by what model code calls them.
+QUERY = ("q_proj", "query", "q_lin", "Wq", "project_q", "query_proj", "to_q", "q")
+KEY = ("k_proj", "key", "k_lin", "Wk", "project_k", "key_proj", "to_k", "k")
+VALUE = ("v_proj", "value", "v_lin", "Wv", "project_v", "value_proj", "to_v", "v")
+FUSED = ("qkv_proj", "query_key_value", "c_attn", "Wqkv")
+ATTENTION_INPUTS = (*QUERY, *KEY, *VALUE, *FUSED)
+
+# Serving engines split these so, whatever the model: by the end of a module's path, the longest that fits.
 LEAVES: Mapping[str, str] = {
-    **dict.fromkeys(("q_proj", "k_proj", "v_proj", "qkv_proj", "q_b_proj", "kv_b_proj"), "column"),
+    **dict.fromkeys(ATTENTION_INPUTS, "column"),
+    **dict.fromkeys(("q_b_proj", "kv_b_proj", "pos_query_proj", "pos_key_proj"), "column"),
     **dict.fromkeys(("gate_proj", "up_proj", "gate_up_proj", "w1", "w3", "fc1", "linear_fc1"), "column"),
     **dict.fromkeys(("o_proj", "down_proj", "w2", "out_proj", "fc2", "linear_fc2"), "row"),
     **dict.fromkeys(("in_proj", "in_proj_qkvz", "in_proj_ba"), "column"),
     **dict.fromkeys(("in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b"), "column"),
+    **dict.fromkeys(
+        ("dense_h_to_4h", "intermediate.dense", "c_fc", "fc_in", "lin1", "w_0", "w_1", "ffn.0", "Wi"), "column"
+    ),
+    **dict.fromkeys(("dense_4h_to_h", "output.dense", "c_proj", "fc_out", "lin2", "w_out", "ffn.2", "Wo"), "row"),
+    **dict.fromkeys(("attention.dense", "self_attention.dense", "self_attn.dense", "out_lin", "attention_out"), "row"),
+    "multi_head_attention.dense": "row",
+    **dict.fromkeys(("wi", "wi_0", "wi_1", "intermediate_dense", "ffn"), "column"),
+    **dict.fromkeys(("o", "wo", "Wo", "output_dense", "ffn_output"), "row"),
+    **dict.fromkeys(("add_q_proj", "add_k_proj", "add_v_proj", "net.0.proj"), "column"),
+    **dict.fromkeys(("to_out", "to_out.0", "to_add_out", "net.2"), "row"),
     "lm_head": "column_gather",
     **dict.fromkeys(("q_a_proj", "kv_a_proj_with_mqa", "wq_b", "wk", "weights_proj"), "replicated"),
     **dict.fromkeys(("shared_expert_gate", "eh_proj"), "replicated"),
@@ -70,6 +88,8 @@ class Rules:
     def of(self, path: str, module: nn.Module) -> Rule:
         """The rule of a linear or an embedding; DeploymentError for a style that it cannot have."""
         rule = self._plan(path, module)
+        if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
+            rule = Rule("replicated", "part of torch's own attention")  # which reads its weights without calling it
         allowed = TABLE if isinstance(module, nn.Embedding) else LINEAR
         if rule.style is not None and rule.style not in allowed:
             what = type(module).__name__
@@ -88,8 +108,13 @@ class Rules:
                 return _agreed(Rule(CONFIG_STYLES[style], f"config {pattern}"), declared, path)
         if declared is not None:
             return declared
-        leaf = path.rpartition(".")[2]
-        return Rule(LEAVES[leaf], f"default {leaf}") if leaf in LEAVES else Rule()
+        token = self.model.token_embedding
+        words = token.num_embeddings if token is not None else 0
+        if module is self.model.output_head and module.out_features >= words:
+            return Rule("column_gather", "output head")
+        named = path.removesuffix(".linear")  # a class of its own around one product
+        leaf = max((end for end in _ends(named) if end in LEAVES), key=len, default=None)
+        return Rule(LEAVES[leaf], f"default {leaf}") if leaf is not None else Rule()
 
     def unmatched(self) -> list[str]:
         """Patterns of the configuration's plan that name nothing, but for those of transformers' own plans.
@@ -115,6 +140,12 @@ def _agreed(rule: Rule, declared: Rule | None, path: str) -> Rule:
             f"{rule.style!r}; make the two agree"
         )
     return rule
+
+
+def _ends(path: str) -> list[str]:
+    """The last name of a path, the last two and the last three."""
+    names = path.split(".")
+    return [".".join(names[-count:]) for count in (1, 2, 3)]
 
 
 def _fits(path: str, pattern: str) -> bool:

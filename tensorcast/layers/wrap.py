@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from tensorcast.layers.linear import install_linears
+from tensorcast.layers.linear import install_linears, own_products_to_linear
 from tensorcast.layers.mlp import install_activations, install_gated_mlps
 from tensorcast.layers.norm import install_norms
 
@@ -21,6 +21,7 @@ class Wrapped(NamedTuple):
 
 def wrap(model, within: str = "") -> Wrapped:
     """Install them on every module below the path `within`."""
+    own_products_to_linear(model, within)
     found = Wrapped(install_linears(model, within), install_norms(model, within), install_gated_mlps(model, within))
     install_activations(model, within)
     return found

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tensorcast.errors import InputError, ModelError, TensorcastError
 from tensorcast.models.blueprint import Blueprint
 from tensorcast.models.check import parts
 from tensorcast.models.recipes import Recipe, Wanted, recipe_for
-from tensorcast.models.reference import ModelSource
+from tensorcast.models.reference import TEXT_ENCODER, ModelSource
+from tensorcast.models.roles import FORWARD
 from tensorcast.pipelines import patch_config
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ DTYPES = {
     "bfloat16": "bfloat16", "bf16": "bfloat16", "float16": "float16", "fp16": "float16", "half": "float16",
     "float32": "float32", "fp32": "float32", "float": "float32",
 }  # fmt: skip
+
+SMALL = 16 << 20
+"""Bytes of a tensor that may be made in real memory on its way to meta."""
 
 
 def build_blueprint(
@@ -45,6 +50,7 @@ def build_blueprint(
         patched = patch_config(recipe.model_type, recipe.config)
         module = _made(recipe, wanted, source.name)
     _require_meta(module, source.name)
+    phases = source.phases if source.phases == FORWARD else recipe.phases  # a decoder may be run as an encoder
     carries_config = recipe.kind in ("transformers", "diffusers")
     notes = (*recipe.notes, *_headless(recipe, module), *filter(None, [patched]), *dict.fromkeys(messages))
     return Blueprint(
@@ -55,7 +61,7 @@ def build_blueprint(
         architecture=recipe.architecture,
         origin=recipe.origin,
         dtype=wanted.dtype,
-        source=source,
+        source=replace(source, phases=phases, reading=recipe.reading),
         inputs=recipe.inputs,
         notes=source.notes + notes,
     )
@@ -69,6 +75,7 @@ def _made(recipe: Recipe, wanted: Wanted, name: str) -> torch.nn.Module:
         torch.set_default_dtype(wanted.dtype)
         with torch.device("meta"), torch.no_grad():
             module = recipe.make()
+            _small_to_meta(module)
             if hasattr(module, "tie_weights"):
                 module.tie_weights()
     except TensorcastError:
@@ -87,7 +94,7 @@ def _made(recipe: Recipe, wanted: Wanted, name: str) -> torch.nn.Module:
 def _headless(recipe: Recipe, module: torch.nn.Module) -> tuple[str, ...]:
     """A note for a base model of transformers: its step ends with hidden states."""
     find = getattr(module, "get_output_embeddings", None)
-    if recipe.kind != "transformers" or find is None or find() is not None:
+    if recipe.kind != "transformers" or recipe.phases == TEXT_ENCODER or find is None or find() is not None:
         return ()
     return (f"{type(module).__name__} has no output embeddings: no LM head is costed",)
 
@@ -127,6 +134,21 @@ def _dtype(described: dict, asked: str | None, name: str) -> torch.dtype:
         error = InputError if asked is not None else ModelError
         raise error(f"{name}: dtype {text!r} is not one a model is built in; use bfloat16, float16 or float32")
     return getattr(torch, DTYPES[key])
+
+
+def _small_to_meta(module: torch.nn.Module) -> None:
+    """Move small tensors that `torch.device("meta")` does not reach: those of legacy constructors and samplers."""
+    import torch
+
+    for part in module.modules():
+        for name, tensor in (*part._parameters.items(), *part._buffers.items()):
+            if tensor is None or tensor.is_meta or tensor.nbytes > SMALL:
+                continue
+            empty = torch.empty_like(tensor, device="meta")
+            if name in part._buffers:
+                part._buffers[name] = empty
+            else:
+                part._parameters[name] = torch.nn.Parameter(empty, requires_grad=False)
 
 
 def _require_meta(module: torch.nn.Module, name: str) -> None:

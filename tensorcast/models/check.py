@@ -7,10 +7,12 @@ those that every published configuration keeps; what a single family demands is 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tensorcast.errors import ModelError
+from tensorcast.models.native import config_fields
 
 TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
 """Where composite models keep the configuration of their language model."""
@@ -21,7 +23,7 @@ POSITIVE = (
     "max_position_embeddings", "kv_lora_rank", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "qk_head_dim",
     "v_head_dim", "linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim",
     "mamba_num_heads", "mamba_head_dim", "ssm_state_size", "global_head_dim", "num_global_key_value_heads",
-    "sliding_window", "attention_chunk_size",
+    "attention_chunk_size",
 )  # fmt: skip
 """Whole numbers above zero (or null, or a list of them with one entry a layer)."""
 
@@ -29,9 +31,9 @@ COUNTS = (
     "num_experts", "n_routed_experts", "num_local_experts", "n_shared_experts", "num_experts_per_tok", "top_k_experts",
     "moe_intermediate_size", "shared_expert_intermediate_size", "moe_shared_expert_intermediate_size",
     "first_k_dense_replace", "num_nextn_predict_layers", "num_mtp_layers", "n_group", "topk_group", "index_topk",
-    "index_n_heads", "index_head_dim",
+    "index_n_heads", "index_head_dim", "sliding_window",
 )  # fmt: skip
-"""Whole numbers, zero allowed: dense members of a family publish zero experts."""
+"""Whole numbers, zero allowed: dense members of a family publish zero experts, those without windows a window of 0."""
 
 MOST = {
     **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layer", "n_layers"), 10_000),
@@ -42,14 +44,19 @@ MOST = {
 FACTS = {
     "number of layers": (
         "num_hidden_layers", "n_layer", "n_layers", "num_layers", "layers", "encoder_layers", "hybrid_override_pattern",
-        "layers_block_type", "layer_types", "depth", "depths", "block_configs",
+        "layers_block_type", "layer_types", "depth", "depths", "block_configs", "decoder_layers", "num_decoder_layers",
     ),
-    "width": ("hidden_size", "n_embd", "d_model", "dim", "embed_dim", "hidden_sizes", "model_dim"),
+    "width": ("hidden_size", "n_embd", "d_model", "dim", "embed_dim", "hidden_sizes", "model_dim", "emb_dim"),
 }  # fmt: skip
 """What every transformer states under one of these names; a class default in its place would be another model."""
 
-HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads")
+HEADS = (
+    "num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads", "attention_heads",
+    "decoder_attention_heads", "num_decoder_attention_heads",
+)  # fmt: skip
+HEAD_WIDTHS = ("head_dim", "attention_head_size", "kv_channels", "d_kv", "d_head", "qk_rope_head_dim")
 VOCABULARY = ("vocab_size",)
+TOWERS = re.compile("vision|visual|image|audio|speech|video")
 HEADLESS = ("mamba", "rwkv", "xlstm", "falcon_mamba", "mamba2")
 EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts")
 TOP_K = ("num_experts_per_tok", "top_k_experts", "moe_topk", "moe_top_k")
@@ -180,8 +187,8 @@ def _check_heads(part: Mapping, prefix: str, where: str) -> None:
                 f"{where}: {prefix}num_attention_heads {heads} is not a multiple of "
                 f"{prefix}num_key_value_heads {count}; possible are {', '.join(map(str, near))}"
             )
-    width, latent = part.get("hidden_size"), part.get("qk_rope_head_dim")
-    if part.get("head_dim") is None and latent is None and isinstance(width, int) and width % heads:
+    width, stated = part.get("hidden_size"), any(part.get(name) is not None for name in HEAD_WIDTHS)
+    if not stated and isinstance(width, int) and width % heads:
         raise ModelError(
             f"{where}: {prefix}hidden_size {width} is not a multiple of {prefix}num_attention_heads {heads} "
             "and no head_dim is given; state head_dim"
@@ -203,10 +210,11 @@ def _check_experts(part: Mapping, prefix: str, where: str) -> None:
 
 def _check_facts(config: Mapping, where: str) -> None:
     """The dimensions that decide a model's size must be stated: a class default would silently be another model."""
-    stated = [part for _, part in parts(config)]
+    stated = [config, *(v for k, v in config.items() if isinstance(v, Mapping) and not TOWERS.search(k))]
     needed = dict(FACTS)
     kind = str(config.get("model_type", "")).lower()
-    if not any(name in kind for name in HEADLESS):
+    convolves = "depths" in config and config_fields(kind).isdisjoint(HEADS)
+    if not convolves and not any(name in kind for name in HEADLESS):
         needed["number of attention heads"] = HEADS
     if any(str(name).endswith("ForCausalLM") for name in config.get("architectures") or ()):
         needed["vocabulary"] = VOCABULARY

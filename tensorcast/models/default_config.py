@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from tensorcast.pipelines import get_model_profile
+
 DERIVED: Mapping[str, Callable[[Any], Any]] = {
     "num_key_value_heads": lambda c: c.num_attention_heads,
     "head_dim": lambda c: c.hidden_size // c.num_attention_heads,
@@ -19,12 +21,25 @@ DERIVED: Mapping[str, Callable[[Any], Any]] = {
 }
 
 
-def default_config(config_class: type) -> Any:
-    """An instance of `config_class`: its defaults, and DERIVED values for fields that they leave at None."""
-    config = config_class()
+def default_config(config_class: type, **fields: Any) -> Any:
+    """An instance of `config_class`: its defaults, those of the type's profile, and DERIVED values for what is left at
+    None. `fields` go before all of them."""
+    config = config_class(**_nested(get_model_profile(config_class.model_type).defaults), **fields)
     for part in (config, *(getattr(config, name, None) for name in getattr(config_class, "sub_configs", None) or ())):
         for field, value in DERIVED.items():
             if part is not None and vars(part).get(field, field) is None:
                 with suppress(AttributeError):  # the part has no such sizes, or one for each layer
                     setattr(part, field, value(part))
     return config
+
+
+def _nested(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names as mappings inside mappings."""
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        *path, leaf = name.split(".")
+        inside = found
+        for part in path:
+            inside = inside.setdefault(part, {})
+        inside[leaf] = value
+    return found

@@ -71,7 +71,15 @@ def _missing(part: object, stated: Mapping) -> Iterator[tuple[str, int]]:
         if field not in fields or field in given or field in UNUSED:
             continue
         default = fields[field].default
-        if isinstance(default, int) and not isinstance(default, bool) and getattr(part, field, None) == default:
+        if isinstance(default, int) and not isinstance(default, bool) and _value(part, field) == default:
             if stated.get(f"vt_{field}") == default:  # Kimi's vision towers spell their dimensions so
                 continue
             yield field, default
+
+
+def _value(part: object, field: str) -> object:
+    """A field of a configuration; None for one that differs from layer to layer, which the object does not answer."""
+    try:
+        return getattr(part, field, None)
+    except Exception:
+        return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tensorcast.models.entries import find_entry
-from tensorcast.models.reference import resolve_model
+from tensorcast.models.reference import ModelSource, resolve_model
 
 
 def describe_model(reference: str) -> dict[str, Any]:
@@ -24,4 +24,13 @@ def describe_model(reference: str) -> dict[str, Any]:
         "notes": list(source.notes),
         "config": source.config,
         "hf_quant_config": source.quant_side,
+        **_pipeline(source),
     }
+
+
+def _pipeline(source: ModelSource) -> dict[str, Any]:
+    """The pipeline around a denoiser, with its other components."""
+    if not source.parts:
+        return {}
+    parts = {part.name: f"{part.class_name}, {part.parameters or 'unknown'} parameters" for part in source.parts}
+    return {"pipeline": source.beside.get("_class_name"), "components": parts}

@@ -2,6 +2,10 @@
 
 An entry states `name`, `aliases`, `hub_id`, `gated`, `source`, `parameters` (to the digit), `dtype` and `config`. A
 lookup by name parses one file only; one by alias or hub id first scans the files' text for the line that names it.
+
+That of a diffusion model is about its denoiser, and names the `pipeline` around it: its `class`, `steps`, `image`,
+`frames` and `prompt_tokens` where they are not what the class says, and its `components`, which are files of `parts/`
+because pipelines share them.
 """
 
 from __future__ import annotations
@@ -10,11 +14,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from tensorcast.errors import ModelError
 
 FOLDER = Path(__file__).parent / "catalogue"
-FIELDS = ("name", "aliases", "hub_id", "gated", "license", "source", "parameters", "dtype", "config", "notes")
+PARTS = FOLDER / "parts"
+FIELDS = (
+    "name", "aliases", "hub_id", "gated", "license", "source", "parameters", "dtype", "config", "notes", "pipeline",
+)  # fmt: skip
+PIPELINE = ("class", "components", "steps", "image", "frames", "prompt_tokens", "dtypes")
 
 
 @dataclass(frozen=True)
@@ -31,12 +40,15 @@ class Entry:
     aliases: tuple[str, ...] = ()
     license: str | None = None
     notes: tuple[str, ...] = ()
+    pipeline: dict | None = None  # of a diffusion model
 
     def __post_init__(self) -> None:
         if not isinstance(self.parameters, int) or self.parameters <= 0:
             raise ModelError(f"catalogue entry {self.name!r}: parameters is {self.parameters!r}; state the exact count")
         if not self.source or not isinstance(self.config, dict):
             raise ModelError(f"catalogue entry {self.name!r}: needs a source and a config mapping")
+        if strange := sorted(set(self.pipeline or ()) - set(PIPELINE)):
+            raise ModelError(f"catalogue entry {self.name!r}: unknown field pipeline.{strange[0]}")
 
 
 def normalise(name: str) -> str:
@@ -52,9 +64,24 @@ def find_entry(ref: str) -> Entry | None:
 
 
 def all_entries() -> Iterator[Entry]:
-    """Every entry, by name."""
+    """Every model of transformers, by name."""
+    return (entry for entry in _all() if entry.pipeline is None)
+
+
+def all_pipelines() -> Iterator[Entry]:
+    """Every diffusion model, by name."""
+    return (entry for entry in _all() if entry.pipeline is not None)
+
+
+def _all() -> Iterator[Entry]:
     for _, path in sorted(_files().items()):
         yield read_entry(path)
+
+
+@cache
+def read_part(name: str) -> dict:
+    """A component that pipelines share: its `source`, `parameters` and `config`."""
+    return _yaml(PARTS / f"{name}.yaml")
 
 
 def known_names() -> list[str]:
@@ -71,21 +98,19 @@ def list_models() -> list[dict]:
             "hub_id": entry.hub_id,
             "gated": entry.gated,
             "parameters": entry.parameters,
-            "architecture": entry.config["architectures"][0],
-            "model_type": entry.config["model_type"],
+            "architecture": entry.config.get("_class_name") or entry.config["architectures"][0],
+            "model_type": entry.config.get("model_type") or entry.pipeline["class"],
             "dtype": entry.dtype,
             "origin": "builtin",
             "source": entry.source,
         }
-        for entry in all_entries()
+        for entry in _all()
     ]
 
 
 def read_entry(path: Path) -> Entry:
     """Parse one catalogue file."""
-    import yaml
-
-    raw = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    raw = _yaml(path)
     strange = sorted(set(raw) - set(FIELDS)) if isinstance(raw, dict) else ["(not a mapping)"]
     if strange:
         raise ModelError(f"{path.name}: unknown field {strange[0]!r}; fields are {', '.join(FIELDS)}")
@@ -94,6 +119,12 @@ def read_entry(path: Path) -> Entry:
         return Entry(**raw)
     except TypeError as reason:
         raise ModelError(f"{path.name}: {str(reason).removeprefix('Entry.__init__() ')}") from None
+
+
+def _yaml(path: Path) -> Any:
+    import yaml
+
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 @cache

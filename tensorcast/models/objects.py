@@ -17,7 +17,8 @@ from tensorcast.models.builders import named_config
 from tensorcast.models.check import check_config
 from tensorcast.models.defaults import left_at_default
 from tensorcast.models.overrides import DEPTH, apply_overrides, keep_layers
-from tensorcast.models.reference import ModelSource, from_mapping
+from tensorcast.models.reference import ModelSource, as_role, from_mapping
+from tensorcast.models.roles import TABLES, tables_for
 
 UNSAID = ("transformers_version", "_name_or_path", "architectures")
 """Fields of a configuration object that say nothing where they are empty."""
@@ -35,7 +36,7 @@ def source_of(
     """
     check_model(custom.value, f"{custom.origin}: ")
     if base is not None:
-        return _with_phases(replace(base, custom=custom))
+        return _with_role(replace(base, custom=custom))
     value, name = custom.value, name_of(custom.value)
     own = configuration(value, {k: v for k, v in overrides.items() if "." not in k} if isinstance(value, type) else {})
     config = _changed(described(value, own), own, overrides, name)
@@ -44,13 +45,13 @@ def source_of(
     if own is not None and not isinstance(value, PreTrainedModel) and is_native(value):
         check_config(config, name)
         return replace(from_mapping(config), notes=notes)
-    return _with_phases(ModelSource(name, "Python", config, custom=custom, notes=notes))
+    return _with_role(ModelSource(name, "Python", config, custom=custom, notes=notes))
 
 
-def _with_phases(source: ModelSource) -> ModelSource:
-    from tensorcast.models.recipes import phases_of
+def _with_role(source: ModelSource) -> ModelSource:
+    from tensorcast.models.recipes import role_of_class
 
-    return replace(source, phases=phases_of(source))
+    return as_role(source, role_of_class(source))
 
 
 def configuration(value: Any, fields: Mapping[str, Any] = {}) -> PreTrainedConfig | None:
@@ -124,11 +125,12 @@ def name_of(value: Any) -> str:
     return getattr(value, "__name__", None) or type(value).__name__
 
 
-def model_mappings() -> tuple[Any, ...]:
-    """transformers' tables of model classes by configuration class, in the order they are asked."""
+def model_mappings(config: PreTrainedConfig | None = None) -> tuple[Any, ...]:
+    """transformers' tables of model classes by configuration class, in the order they are asked for `config`."""
     from transformers.models.auto import modeling_auto as auto
 
-    return auto.MODEL_FOR_CAUSAL_LM_MAPPING, auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, auto.MODEL_MAPPING
+    tables = TABLES if config is None else tables_for(config.model_type or "", config.to_dict())
+    return tuple(getattr(auto, f"MODEL_FOR_{table}_MAPPING" if table else "MODEL_MAPPING") for table in tables)
 
 
 def is_plain_module(value: Any) -> bool:

@@ -17,13 +17,20 @@ from tensorcast.errors import InputError, ModelError, UnknownNameError
 from tensorcast.models import entries
 from tensorcast.models.check import check_config, read_json
 from tensorcast.models.overrides import apply_overrides, keep_layers
+from tensorcast.models.parts import INDEX, Part, parts_of_entry, parts_of_folder
+from tensorcast.models.roles import FORWARD, LANGUAGE, PLAIN, Reading, Role, base_class, stated_role
 
 SIDE_FILE = "hf_quant_config.json"
-LANGUAGE = ("prefill", "decode")
+EMBEDS = "modules.json"
+"""File with which sentence-transformers lists what it puts behind a model: pooling, normalisation."""
 DENOISE = ("denoise",)
+TEXT_ENCODER = ("text_encoder",)
+VAE = ("vae",)
+VAE_ENCODER = ("vae_encoder",)
+STAGES = (TEXT_ENCODER, VAE_ENCODER, DENOISE, VAE)
+"""Of a diffusion pipeline; each model in it has one."""
 DENOISERS = ("transformer", "unet")
 """Folders of a diffusers pipeline that its denoiser may lie in; the first that is there is taken."""
-LANGUAGE_ENDINGS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 DROPPED = ("auto_map", "transformers_version", "_diffusers_version", "_name_or_path", "_commit_hash")
 """Fields that say nothing about the model; `auto_map` would make transformers run a repository's own code."""
@@ -36,8 +43,10 @@ class ModelSource:
     `config` is the transformers configuration without `auto_map`; `quant_side` the content of hf_quant_config.json.
     `expected_parameters` is the published count of the unchanged catalogue model. `has_remote_code` tells that the
     configuration names Python files of its own (`auto_map`). `digest` is equal exactly when the described model is; ""
-    says that nothing identifies it. `custom` is the model given as Python, if it is. `phases` are those it has.
-    `beside` is what a denoiser's pipeline says: its class as `_class_name`, the configuration of its `vae`.
+    says that nothing identifies it. `custom` is the model given as Python, if it is. `phases` are those it has,
+    `reading` how it takes its input. `beside` is what a denoiser's pipeline says: its class as `_class_name`, the
+    configuration of its `vae`, and under `usual` the steps and sizes of its requests. `parts` are the pipeline's other
+    components, where all of it is meant.
     """
 
     name: str
@@ -53,7 +62,9 @@ class ModelSource:
     digest: str = ""
     custom: Custom | None = None
     phases: tuple[str, ...] = LANGUAGE
+    reading: Reading = PLAIN
     beside: Mapping[str, object] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
 
 
 def resolve_model(
@@ -109,22 +120,24 @@ def _given(custom: Custom, base: ModelSource | None, overrides: Mapping, layers:
     return source_of(custom, base, overrides, layers)
 
 
-def phases_stated(source: ModelSource) -> bool:
-    """Whether the configuration alone tells that this is a language model with a cache, or what else it is.
+def with_role(source: ModelSource) -> ModelSource | None:
+    """The source with its phases and its reading, as its configuration alone tells them; None where it does not.
 
-    It does for a model type of transformers' own whose architecture is published under one of the usual endings; of any
-    other only the class itself knows.
+    It does for a model type of transformers' own; of any other only the class itself knows.
     """
     from tensorcast.models.builders import OURS
     from tensorcast.models.fixups import apply_fixup
-    from tensorcast.models.native import is_native
 
     if source.custom is not None or source.origin == "catalogue" or source.phases != LANGUAGE:
-        return True
-    kind = apply_fixup(source.config, source.name)[0].get("model_type")
-    architecture = (source.config.get("architectures") or [""])[0]
-    known = kind is None or is_native(kind) or architecture in OURS
-    return known and architecture.endswith(LANGUAGE_ENDINGS)
+        return source
+    if (source.config.get("architectures") or [""])[0] in OURS:
+        return source
+    role = stated_role(apply_fixup(source.config, source.name)[0])
+    return as_role(source, role) if role is not None else None
+
+
+def as_role(source: ModelSource, role: Role) -> ModelSource:
+    return replace(source, phases=role.phases, reading=role.reading)
 
 
 def _find(ref: str, revision: str | None) -> ModelSource:
@@ -152,6 +165,7 @@ def _find(ref: str, revision: str | None) -> ModelSource:
 
 
 def _from_entry(entry: entries.Entry, note: str = "") -> ModelSource:
+    parts = tuple(parts_of_entry(entry)) if entry.pipeline is not None else ()
     return ModelSource(
         name=entry.name,
         origin="catalogue",
@@ -160,7 +174,15 @@ def _from_entry(entry: entries.Entry, note: str = "") -> ModelSource:
         expected_parameters=entry.parameters,
         gated=entry.gated,
         notes=entry.notes + ((note,) if note else ()),
+        beside=_stated_around(entry.pipeline, parts) if entry.pipeline is not None else {},
+        parts=parts,
     )
+
+
+def _stated_around(pipeline: Mapping, parts: tuple[Part, ...]) -> dict:
+    usual = {name: value for name, value in pipeline.items() if name not in ("class", "components", "dtypes")}
+    vae = next((_normalise(part.config) for part in parts if part.stage == "vae"), {})
+    return {"_class_name": pipeline["class"], "vae": vae, "usual": usual}
 
 
 def _from_folder(folder: Path) -> ModelSource:
@@ -171,13 +193,16 @@ def _from_folder(folder: Path) -> ModelSource:
     found = next((part for part in parts if part.exists()), None)
     if found is None:
         looked = ", ".join(f"{name}/config.json" for name in DENOISERS)
-        kind = "the pipeline" if (folder / "model_index.json").exists() else "the folder"
+        kind = "the pipeline" if (folder / INDEX).exists() else "the folder"
         how = "give the folder a model was downloaded to"
         raise ModelError(f"{folder}: {kind} has no config.json; looked for config.json, {looked}; {how}")
     source = _from_files(folder.resolve().name, f"path {found.parent}", found, None, found.parent)
+    parts, notes = parts_of_folder(folder, found.parent.name, source.config)
     others = [p.name for p in sorted(folder.glob(f"{found.parent.name}_*")) if (p / "config.json").exists()]
-    note = f"{', '.join(others)} of this pipeline is not counted: a step runs one of them; give its folder for that one"
-    return replace(source, notes=(note,) if others else ())
+    if others := [name for name in others if name not in [part.name for part in parts]]:
+        what = "is not counted: a step runs one of them; give its folder for that one"
+        notes = (*notes, f"{', '.join(others)} of this pipeline {what}")
+    return replace(source, parts=parts, notes=notes)
 
 
 def _from_file(path: Path) -> ModelSource:
@@ -199,7 +224,7 @@ def _from_hub(hub_id: str, revision: str | None) -> ModelSource:
 def _from_files(name: str, origin: str, config_file: Path, side: Path | None, folder: Path | None) -> ModelSource:
     raw = read_json(config_file)
     quant_side = read_json(side) if side is not None and side.exists() else None
-    return ModelSource(
+    source = ModelSource(
         name=name,
         origin=origin,
         config=_normalise(raw),
@@ -208,6 +233,17 @@ def _from_files(name: str, origin: str, config_file: Path, side: Path | None, fo
         has_remote_code="auto_map" in raw,
         beside=_pipeline_around(folder) if folder is not None and "_class_name" in raw else {},
     )
+    return _embedding(source) if folder is not None and (folder / EMBEDS).exists() else source
+
+
+def _embedding(source: ModelSource) -> ModelSource:
+    """A model that a folder of sentence-transformers pools the states of: the base class, one pass, no head."""
+    base = base_class(source.config.get("model_type") or "")
+    if not base:
+        return source
+    note = f"{EMBEDS} says that the model embeds: one pass of {base}, without a head; pooling is not counted"
+    config = {**source.config, "architectures": [base]}
+    return replace(source, config=config, phases=FORWARD, notes=(*source.notes, note))
 
 
 def from_mapping(config: Mapping) -> ModelSource:
@@ -221,7 +257,7 @@ def from_mapping(config: Mapping) -> ModelSource:
 
 def _pipeline_around(folder: Path) -> dict:
     """What the diffusers pipeline that `folder` is part of says of it; {} where it is part of none."""
-    index, vae = folder.resolve().parent / "model_index.json", folder.resolve().parent / "vae" / "config.json"
+    index, vae = folder.resolve().parent / INDEX, folder.resolve().parent / "vae" / "config.json"
     found = {"_class_name": read_json(index).get("_class_name")} if index.exists() else {}
     return found | ({"vae": _normalise(read_json(vae))} if vae.exists() else {})
 

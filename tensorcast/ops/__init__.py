@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import importlib
 
+from tensorcast.ops.backward import backward_operator
 from tensorcast.ops.base import OPERATORS, Operator, Work
 
-_FAMILIES = ("linear", "attention", "memory", "moe", "experts", "scan", "collective", "aten")
+_FAMILIES = ("linear", "attention", "memory", "moe", "experts", "scan", "compressed", "collective", "aten", "training")
 
 
 def operator_named(name: str) -> Operator:
     """The operator object called `name` in an OpTable (`linear`, `aten::add`).
 
+    `NAME_backward` is the gradient of operator NAME.
     A name with a namespace that nobody described gets the operator that is costed by its bytes alone.
     """
     _load()
-    found = OPERATORS.find(name)
+    found = OPERATORS.find(name) or backward_operator(name)
     if found is None and "::" in name:
         from tensorcast.ops.aten import UNDESCRIBED
 

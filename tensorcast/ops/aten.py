@@ -24,15 +24,22 @@ _POINTWISE_FLOPS = {
     1: """add sub rsub mul div neg abs maximum minimum clamp clamp_min clamp_max relu where masked_fill eq ne lt le gt
     ge logical_not logical_and logical_or bitwise_and bitwise_not bitwise_or sign floor ceil round floor_divide
     remainder lerp addcmul fill scatter scatter_add index_add index_put masked_scatter square xor bitwise_xor any all
-    isin logical_xor threshold tril triu""",
-    4: "exp log sqrt rsqrt reciprocal sin cos pow sigmoid tanh hardtanh log1p exp2 erf",
-    8: "silu gelu softplus mish elu leaky_relu",
+    isin isinf isnan logical_xor threshold tril triu scatter_reduce""",
+    4: """exp log sqrt rsqrt reciprocal sin cos pow sigmoid tanh hardtanh hardsigmoid hardswish log1p exp2 erf acos
+    polar""",
+    8: """silu gelu softplus mish elu leaky_relu glu upsample_linear1d upsample_bilinear2d _upsample_bilinear2d_aa
+    grid_sampler_2d bucketize""",
+    32: "upsample_bicubic2d _upsample_bicubic2d_aa",
 }
 _MOVES = """copy _to_copy clone cat stack constant_pad_nd pad repeat repeat_interleave index index_select gather roll
-flip embedding contiguous to upsample_nearest1d upsample_nearest2d upsample_nearest3d""".split()
-_REDUCTIONS = "sum mean amax amin max min argmax argmin prod cumsum cumprod logsumexp var std norm topk sort".split()
-_SOFTMAX = """_softmax _log_softmax softmax log_softmax native_layer_norm native_group_norm _fused_rms_norm
-rms_norm""".split()
+flip embedding contiguous to im2col col2im pixel_shuffle pixel_unshuffle replication_pad1d
+replication_pad2d replication_pad3d reflection_pad1d reflection_pad2d reflection_pad3d diag_embed
+upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d
+_upsample_nearest_exact2d _upsample_nearest_exact3d""".split()
+_REDUCTIONS = """sum mean amax amin max min argmax argmin prod cumsum cumprod logsumexp var std norm linalg_vector_norm
+topk sort avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d max_pool2d_with_indices""".split()
+_SOFTMAX = """_softmax _log_softmax softmax log_softmax native_layer_norm native_group_norm native_batch_norm
+_fused_rms_norm _weight_norm_interface rms_norm""".split()
 
 
 def _tensors(values):
@@ -96,15 +103,20 @@ def _matmul_work(d, a):
     return OPERATORS.get("bmm").work(d, a)
 
 
-def _conv_dims(inputs, outputs):
-    """A convolution is the product of [output positions, k] and [k, output channels]."""
-    x, w = inputs[:2]
+def _conv_dims(call):
+    """A convolution is the product of [output positions, k] and [k, output channels].
+
+    A transposed one is that of [input positions, channels] and [channels, output channels · kernel].
+    """
+    (x, w), (y, *_), transposed, groups = call.inputs[:2], call.outputs, call.args[6], call.args[8]
+    if transposed:
+        sizes = {"m": x.numel() // w.shape[0], "n": prod(w.shape[1:]) * groups, "k": w.shape[0] // groups}
+    else:
+        sizes = {"m": y.numel() // w.shape[0], "n": w.shape[0], "k": prod(w.shape[1:])}
     return {
-        "m": outputs[0].numel() // w.shape[0],
-        "n": w.shape[0],
-        "k": prod(w.shape[1:]),
+        **sizes,
         "read": _distinct_bytes(x) + _distinct_bytes(w),
-        "write": _distinct_bytes(outputs[0]),
+        "write": _distinct_bytes(y),
         "attrs": {"math": dtype_name(x), "x_format": dtype_name(x), "y_format": dtype_name(w)},
     }
 
@@ -127,13 +139,24 @@ _register(VIEWS, "none", lambda i, o: {}, lambda d, a: Work(), "view: no cost")
 _register(CREATION, "none", lambda i, o: {}, lambda d, a: Work(), "allocation: no cost")
 for _flops, _names in _POINTWISE_FLOPS.items():
     _register(_names.split(), "elementwise", *_traffic(_flops), f"pointwise, {_flops} FLOP an element")
-_GATHERS = ("index", "index_select", "gather", "embedding")
+_GATHERS = ("index", "index_select", "gather", "embedding", "_embedding_bag_forward_only")
 _register([n for n in _MOVES if n not in _GATHERS], "copy", *_traffic(0), "data movement")
 _register(_GATHERS, "gather", _gather_dims, _reduce_work(0), "gather of rows")
 _register(_REDUCTIONS, "elementwise", _reduce_dims, _reduce_work(1), "reduction, 1 FLOP an input element")
 _register(_SOFTMAX, "softmax", _reduce_dims, _reduce_work(8), "softmax or norm, 8 FLOP an element")
 _register(["mm", "bmm", "addmm", "baddbmm"], "bmm", _matmul_dims, _matmul_work, "matrix product without kernel fusion")
-_register(["convolution"], "gemm", _conv_dims, _conv_work, "convolution as its multiply-adds")
+OPERATORS.register(
+    "aten::convolution",
+    Operator(
+        "aten::convolution",
+        "aten::convolution(…)",
+        "gemm",
+        None,
+        _conv_dims,
+        _conv_work,
+        "convolution as its multiply-adds",
+    ),
+)
 
 _undescribed_dims, _undescribed_work = _traffic(0)
 UNDESCRIBED = Operator(

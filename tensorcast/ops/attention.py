@@ -14,12 +14,14 @@ from tensorcast.ops.base import Work, dtype_name, item_bytes, operator
 def attended_pairs(q, kv, causal=True, window=0, chunk=0, topk=0):
     """(query, key) pairs of one sequence: `q` new tokens at the end of `kv` tokens.
 
-    `window`: each query sees that many latest keys, itself included. `chunk`: keys of its own chunk only.
-    `topk`: at most that many keys. 0 switches each off. Not causal: every query sees every key.
+    `window`: each query sees that many latest keys, itself included; not causal: as many ahead, too. `chunk`: keys of
+    its own chunk only.
+    `topk`: at most that many keys. 0 switches each off. Not causal: every query sees every key of its window.
     """
     q, kv = np.asarray(q, dtype=float), np.asarray(kv, dtype=float)
     if not causal:
-        return q * kv
+        ahead = _clipped_sum(q - 1, window - 1) if window > 1 else 0 * q
+        return _clipped_sum(kv, window) - _clipped_sum(kv - q, window) + ahead if window else q * kv
     limit = min((x for x in (window, topk) if x), default=0)
     if chunk:
         return _chunk_sum(kv, chunk, limit) - _chunk_sum(kv - q, chunk, limit)
@@ -43,7 +45,7 @@ def visible_keys(q, kv, causal=True, window=0, chunk=0, topk=0):
     """Keys of one sequence that at least one of its `q` queries reads (an upper bound for top-k selection)."""
     q, kv = np.asarray(q, dtype=float), np.asarray(kv, dtype=float)
     if not causal:
-        return kv
+        chunk, topk = 0, 0
     first = np.zeros_like(kv - q)  # position of the first key that the first query sees
     if window:
         first = np.maximum(first, kv - q - window + 1)
@@ -81,6 +83,27 @@ class Attention:
 
 
 @operator(
+    "biased_attention(Tensor q, Tensor k, Tensor v, Tensor bias, bool causal, int window, int chunk, int topk,"
+    " str kv_format, str math, str phase, str kernel) -> Tensor",
+    family="attention",
+)
+class BiasedAttention:
+    """attention with a term [1 or b, heads, s, kv] that is read and added to the scores: relative positions."""
+
+    def meta(q, k, v, *_):
+        return q.new_empty((q.shape[0], q.shape[2], q.shape[1], v.shape[-1]))
+
+    def dims(q, k, v, bias, causal, window, chunk, topk, kv_format, math, phase, kernel):
+        plain = Attention.dims(q, k, v, causal, window, chunk, topk, kv_format, math, phase, kernel)
+        return plain | {"bias": bias.numel() * bias.element_size()}
+
+    def work(d, a):
+        rule = (a["causal"], a["window"], a["chunk"], a["topk"])
+        added = d["b"] * d["heads"] * attended_pairs(d["q"], d["kv"], *rule)
+        return Attention.work(d, a) + Work(vector_flops=added, read_bytes=d["bias"])
+
+
+@operator(
     "paged_attention(Tensor q, Tensor k, Tensor v, bool causal, int window, int chunk, int topk, str kv_format,"
     " str math, str phase, str kernel, int block) -> Tensor",
     family="attention",
@@ -99,6 +122,31 @@ class PagedAttention:
         blocks = np.ceil(seen / a["block"])
         token = d["kv_heads"] * (d["d"] + d["dv"]) * item_bytes(a["kv_format"])
         return Attention.work(d, a) + Work(read_bytes=d["b"] * ((blocks * a["block"] - seen) * token + 4 * blocks))
+
+
+@operator(
+    "block_sparse_attention(Tensor q, Tensor k, Tensor v, str kv_format, str math, int block, int kept) -> Tensor",
+    family="attention",
+)
+class BlockSparseAttention:
+    """Attention in which every block of `block` queries sees `kept` blocks of keys, some other ones each.
+
+    `kv` counts the keys that one query sees, `keys` all there are: every one is seen by some query.
+    """
+
+    def meta(q, k, v, *_):
+        return q.new_empty((q.shape[0], q.shape[2], q.shape[1], v.shape[-1]))
+
+    def dims(q, k, v, kv_format, math, block, kept):
+        sizes = Attention.dims(q, k, v, False, 0, 0, 0, kv_format, math, "prefill", "")
+        rule = {"causal": False, "window": 0, "chunk": 0, "topk": 0, "phase": "prefill", "kernel": "flash"}
+        seen, keys = min(kept * block, k.shape[2]), k.shape[2]
+        return {**sizes, "kv": seen, "keys": keys, "attrs": {**sizes["attrs"], **rule}}
+
+    def work(d, a):
+        unseen = d["b"] * (d["keys"] - d["kv"]) * d["kv_heads"] * (d["d"] + d["dv"]) * item_bytes(a["kv_format"])
+        blocks = np.ceil(d["q"] / a["block"]) * a["kept"]  # their numbers, one list a head
+        return Attention.work(d, a) + Work(read_bytes=unseen + 4 * d["b"] * d["heads"] * blocks)
 
 
 @operator(

@@ -63,7 +63,9 @@ class Part:
 
     def work(self) -> Work:
         """Work of all the calls; their scratch memory is used one after another."""
-        one = OPERATORS.get(self.op).work(self.dims, self.attrs)
+        from tensorcast.ops import operator_named
+
+        one = operator_named(self.op).work(self.dims, self.attrs)
         return Work(*(getattr(one, f.name) * (1 if f.name == SCRATCH else self.count) for f in fields(one)))
 
 
@@ -186,7 +188,7 @@ _DTYPES = {
 }
 
 # Index and mask types, which are no number formats of a matrix engine and so not in formats.py.
-_PLAIN_BYTES = {"int64": 8, "int32": 4, "int16": 2, "uint8": 1, "bool": 1, "fp64": 8, "complex64": 8}
+_PLAIN_BYTES = {"int64": 8, "int32": 4, "int16": 2, "uint8": 1, "bool": 1, "fp64": 8, "complex64": 8, "complex128": 16}
 
 
 def item_bytes(name: str) -> float:

@@ -93,3 +93,23 @@ class MoeExchangedExperts:
             for way in ("dispatch", "combine")
         )
         return Parts((Part("moe_experts", d, a),), links, pieces(d["tokens"]))
+
+
+@operator("expert_linear(Tensor x, Tensor w, int top_k, str weight_format, str math) -> Tensor", family="composed")
+class ExpertLinear:
+    """One product of routed experts alone: y[p, n] = x[p, k] · w[expert of p, n, k]ᵀ for every (token, expert) pair p.
+
+    One product after the other, for each expert that a token chose; `top_k` pairs come from one token.
+    """
+
+    def meta(x, w, top_k, weight_format, math):
+        return x.new_empty((x.shape[0], w.shape[1]))
+
+    def dims(x, w, top_k, weight_format, math):
+        experts, n, k = w.shape
+        return {"pairs": x.shape[0], "n": n, "k": k, "attrs": {"experts": experts, "out_format": dtype_name(x)}}
+
+    def parts(d, a):
+        active = active_experts(d["pairs"] / a["top_k"], a["top_k"], a["experts"], 1, 1)
+        formats = {"act_format": a["out_format"], "dequantize": False, "scheme": ""}
+        return Parts(_product({**a, **formats, "scale_overhead": 0.0}, d["pairs"] / active, d["n"], d["k"], active))

@@ -27,6 +27,8 @@ class Linear:
     `dequantize`: the weight is expanded on its way into the product, one vector operation an element."""
 
     def meta(x, w, bias, weight_format, act_format, math, scale_bytes, dequantize, scheme):
+        if x.shape[-1] != w.shape[1]:
+            raise RuntimeError(f"a product of {tuple(x.shape)} with a weight of {tuple(w.shape)}")
         return x.new_empty((*x.shape[:-1], w.shape[0]))
 
     def dims(x, w, bias, weight_format, act_format, math, scale_bytes, dequantize, scheme):

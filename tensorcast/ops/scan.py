@@ -1,4 +1,4 @@
-"""Linear attention and state-space layers: causal convolution, gated delta rule, Mamba-2 scan.
+"""Linear attention and state-space layers: causal convolution, gated delta rule, scans of Mamba 1 and 2, recurrences.
 
 Chunked forms count the algorithm that runs over chunks of `chunk` tokens with matrix products inside a chunk and one
 state update between chunks; single-token steps are vector work on the state.
@@ -176,6 +176,83 @@ class SelectiveScan:
             vector_flops=d["b"] * d["heads"] * d["s"] * (9 * d["dk"] + 16),
             read_bytes=moved - written + states,
             write_bytes=written + states,
+        )
+
+
+@operator(
+    "decay_attention(Tensor q, Tensor k, Tensor v, int gates, int sums, int chunk, bool recurrent, str state_format,"
+    " str math) -> Tensor",
+    family="scan",
+)
+class DecayAttention:
+    """Linear attention whose heads forget: q, k [b, s, heads, dk], v [b, s, heads, dv].
+
+    A head carries a state [dk, dv + sums] from token to token.
+
+    `gates`: numbers a token and head that decide what is forgotten (0: constants of the head); `sums`: columns of the
+    state that add up keys, to divide by. Chunked, per head and chunk of C tokens: q·kᵀ (2·C²·dk), its product with v
+    (2·C²·dv), the output from the carried state and what the chunk adds to it (2·C·dk·dv each).
+    """
+
+    def meta(q, k, v, gates, sums, chunk, recurrent, state_format, math):
+        return v.new_empty(v.shape)
+
+    def dims(q, k, v, gates, sums, chunk, recurrent, state_format, math):
+        b, s, heads, dv = v.shape
+        return {
+            "b": b,
+            "s": s,
+            "heads": heads,
+            "dk": q.shape[-1],
+            "dv": dv,
+            "io": q.numel() + k.numel() + 2 * v.numel() + gates * b * s * heads,
+            "attrs": {"format": dtype_name(v), "rule": "decay"},
+        }
+
+    def work(d, a):
+        state = d["b"] * d["heads"] * d["dk"] * a["sums"]
+        sums = Work(
+            vector_flops=4 * state * d["s"],
+            read_bytes=state * item_bytes(a["state_format"]),
+            write_bytes=state * item_bytes(a["state_format"]),
+        )
+        return sums + _state_scan_work(
+            d, a, per_chunk=lambda c: 2 * c * c * (d["dk"] + d["dv"]) + 4 * c * d["dk"] * d["dv"], step_flops=5
+        )
+
+
+@operator(
+    "channel_recurrence(Tensor x, Tensor y, int flops, int states, bool recurrent, str state_format) -> Tensor",
+    family="scan",
+)
+class ChannelRecurrence:
+    """A recurrence of every channel by itself: x and y [b, s, channels], `flops` vector FLOP an element.
+
+    `states` numbers a channel are carried from token to token.
+    """
+
+    def meta(x, y, flops, states, recurrent, state_format):
+        return x.new_empty(x.shape)
+
+    def dims(x, y, flops, states, recurrent, state_format):
+        b, s, channels = x.shape
+        return {
+            "b": b,
+            "s": s,
+            "heads": channels,
+            "dk": states,
+            "dv": 1,
+            "io": 2 * x.numel() + y.numel(),
+            "attrs": {"format": dtype_name(x), "rule": "channel", "chunk": SELECTIVE_CHUNK, "math": ""},
+        }
+
+    def work(d, a):
+        elements, size = d["b"] * d["s"] * d["heads"], item_bytes(a["format"])
+        states = d["b"] * d["heads"] * d["dk"] * item_bytes(a["state_format"])
+        return Work(
+            vector_flops=a["flops"] * elements,
+            read_bytes=(d["io"] - elements) * size + states,
+            write_bytes=elements * size + states,
         )
 
 

@@ -13,6 +13,8 @@ from tensorcast.units import bytes_, count, percent
 # key in the estimate, name for people, mark in the bar, the same in ASCII, style
 PARTS = (
     ("weights_bytes", "weights", "█", "#", "blue"),
+    ("gradients_bytes", "gradients", "▤", "g", "green"),
+    ("optimizer_bytes", "optimizer", "▥", "o", "bright_black"),
     ("kv_cache_bytes", "KV cache", "▓", "=", "cyan"),
     ("activation_peak_bytes", "activations", "▒", "+", "magenta"),
     ("workspace_bytes", "workspace", "░", "-", "yellow"),
@@ -28,7 +30,7 @@ def memory_lines(memory: Mapping[str, Any], width: int, *, ascii_only: bool = Fa
     title.append(f"{bytes_(total)} of {bytes_(capacity)}, {percent(total / capacity)}  ")
     title.append(verdict, style=style)
     lines = [title, bar(memory, width, ascii_only=ascii_only)]
-    for key, name, mark, plain, colour in PARTS:
+    for key, name, mark, plain, colour in _parts(memory):
         line = Text("  ").append(plain if ascii_only else mark, style=colour)
         lines.append(line.append(f" {name:<12}{bytes_(memory[key]):>10}  {percent(memory[key] / capacity):>7}"))
     left = capacity - total
@@ -45,8 +47,15 @@ def memory_lines(memory: Mapping[str, Any], width: int, *, ascii_only: bool = Fa
         lines.append(Text("  plans that fit:"))
         lines += [line for plan in suggestions for line in bullet(plan, width)]
     elif not memory["fits"]:
-        lines.append(Text("  no plan with more of these devices fits; try a larger device or a narrower --quant"))
+        how = "more --tp or --pp" if "optimizer_bytes" in memory else "a narrower --quant"
+        lines.append(Text(f"  no plan with more of these devices fits; try a larger device or {how}"))
     return lines
+
+
+def _parts(memory: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
+    """The parts that this memory has: training has no KV cache, only it has gradients and an optimizer."""
+    other = "kv_cache_bytes" if "optimizer_bytes" in memory else ""
+    return [part for part in PARTS if part[0] in memory and part[0] != other]
 
 
 def bar(memory: Mapping[str, Any], width: int, *, ascii_only: bool = False) -> Text:
@@ -57,7 +66,7 @@ def bar(memory: Mapping[str, Any], width: int, *, ascii_only: bool = False) -> T
     line, drawn, used = Text("  "), 0, 0.0
     limit = round(capacity / scale * cells)
     marks: list[tuple[str, str]] = []
-    for key, _, mark, plain, colour in PARTS:
+    for key, _, mark, plain, colour in _parts(memory):
         used += memory[key]
         # Rounding the running sum keeps the bar's length right whatever the parts are.
         end = min(cells, round(used / scale * cells))

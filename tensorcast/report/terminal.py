@@ -16,7 +16,7 @@ from rich.text import Text
 from tensorcast.report.lines import bullet, facts, heading, pairs
 from tensorcast.report.memory import memory_lines
 from tensorcast.report.ops import phase_lines
-from tensorcast.units import count, rate, seconds
+from tensorcast.units import count, percent, rate, seconds
 
 PIPE_WIDTH = 80
 NARROWEST, WIDEST = 76, 140
@@ -77,12 +77,18 @@ def headline(estimate: Mapping[str, Any], width: int) -> list[Text]:
     return [
         line,
         *facts("model", [model["architecture"] or model["model_type"], parameters, f"from {model['origin']}"], width),
+        *facts("components", [_component(part) for part in model.get("components", ())], width),
         *facts("plan", pairs(estimate["plan"]), width),
         *facts("precision", precision(estimate["quant"]), width),
         *facts(
             "work", pairs({name: value for name, value in estimate["workload"].items() if not _unused(value)}), width
         ),
     ]
+
+
+def _component(part: Mapping[str, Any]) -> str:
+    """One component of a pipeline: `vae AutoencoderKL 83.8 M fp32`."""
+    return f"{part['name']} {part['architecture']} {count(part['parameters'])} {part['dtype']}"
 
 
 def precision(quant: Mapping[str, Any]) -> list[str]:
@@ -99,7 +105,15 @@ def metric_lines(metrics: Mapping[str, Any]) -> list[Text]:
     shown = [
         ("TTFT", seconds, "ttft_s", "time to first token"),
         ("TPOT", seconds, "tpot_s", "time per output token, mean over all output positions"),
+        ("step", seconds, "step_time_s", "one training step: forward, backward, optimizer"),
+        ("model FLOPs", percent, "model_flops_utilisation", "of the peak, by 6 x active parameters x tokens"),
+        ("all FLOPs", percent, "hardware_flops_utilisation", "of the peak, by the products run, recomputed ones too"),
         ("latency", seconds, "request_latency_s", "of a whole request"),
+        ("text", seconds, "text_encoder_s", "text encoders, once a request"),
+        ("pictures", seconds, "vae_encoder_s", "pictures given to latents"),
+        ("step", seconds, "denoise_step_s", "one denoising step, mean over all of them"),
+        ("steps", seconds, "denoise_s", "all denoising steps"),
+        ("VAE", seconds, "vae_s", "latents to pixels"),
         ("loaded TTFT", seconds, "ttft_loaded_s", "with the clients asked at all times"),
         ("loaded TPOT", seconds, "tpot_loaded_s", "likewise, steps with prompts included"),
     ]
@@ -108,6 +122,11 @@ def metric_lines(metrics: Mapping[str, Any]) -> list[Text]:
         if metrics.get(key) is not None:
             line = Text(f"{label:<12}").append(f"{form(metrics[key]):<10}", style="bold")
             lines.append(line.append(meaning, style="dim"))
+    if metrics.get("images_per_s") is not None:
+        line = Text(f"{'throughput':<12}").append(rate(metrics["images_per_s"], "results/s"), style="bold")
+        lines.append(line.append(f" · {rate(metrics['images_per_s_per_device'], 'per device')}"))
+    if metrics.get("requests_per_s") is not None:
+        lines.append(Text(f"{'throughput':<12}").append(rate(metrics["requests_per_s"], "requests/s"), style="bold"))
     throughput = metrics.get("tokens_per_s")
     if throughput is not None:
         line = Text(f"{'throughput':<12}").append(rate(throughput, "tokens/s"), style="bold")

@@ -26,8 +26,21 @@ _CATALOGS = (
     ("tensorcast.kernels.registry", "KERNELS"),
     ("tensorcast.ops.base", "OPERATORS"),
     ("tensorcast.models.builders", "BUILDERS"),
+    ("tensorcast.vision.rules", "IMAGE_RULES"),
 )
-_TORCH_SIDE = ("custom", "diffusion", "graph", "kernels", "layers", "models", "nn", "ops", "quantization", "trace")
+_TORCH_SIDE = (
+    "custom",
+    "diffusion",
+    "graph",
+    "kernels",
+    "layers",
+    "models",
+    "nn",
+    "ops",
+    "quantization",
+    "trace",
+    "vision",
+)
 
 
 def folder() -> Path:

@@ -6,17 +6,19 @@ import gc
 from collections.abc import Callable, Iterable, Mapping
 
 from tensorcast.custom.sources import NONE, Sources
-from tensorcast.deployed import DeployedModel
-from tensorcast.models.reference import LANGUAGE, ModelSource
+from tensorcast.deployed import DeployedModel, ModelFacts
+from tensorcast.models.recipes import VISION
+from tensorcast.models.reference import LANGUAGE, STAGES, ModelSource
 from tensorcast.ops import own_operators
 
+Asked = tuple[str, tuple[int, int, int]]  # (phase, (batch, tokens, past))
 Progress = Callable[[str, float | None], None]
 
 
 def deploy(
     source: ModelSource,
     deployment: Mapping,
-    points: Iterable[tuple[str, tuple[int, int, int]]],
+    points: Iterable[Asked] | Callable[[ModelFacts], Iterable[Asked]],
     known: DeployedModel | None = None,
     *,
     sources: Sources = NONE,
@@ -25,6 +27,8 @@ def deploy(
     progress: Progress | None = None,
 ) -> DeployedModel:
     """The deployed model whose tables cover every (phase, point) asked, and what `known` covers already.
+
+    `points` may be a function of the model's facts, where only they say how long prompts are.
 
     `deployment` holds the fields of a `Deployment`; `sources` are loaded first.
     """
@@ -36,6 +40,7 @@ def deploy(
         from tensorcast.layers.attention import INTERFACE, register_interface
         from tensorcast.models.build import build_blueprint
         from tensorcast.trace.facts import facts_of
+        from tensorcast.trace.readings import layout_of
         from tensorcast.trace.run import trace_step
         from tensorcast.trace.table import build_table
         from tensorcast.transformer_model import Deployment, deployed_model
@@ -49,9 +54,14 @@ def deploy(
         say("deploying", 0.7)
         model = deployed_model(blueprint, Deployment(**deployment))
         first = "prefill" if source.phases == LANGUAGE else source.phases[0]
-        facts = facts_of(model, trace_step(model, first, *model.probe))
+        points = points if callable(points) else tuple(points)
+        fixed = source.phases in STAGES and not callable(points)  # a step of another length would be another model's
+        if model.deployment.images:
+            trace_step(model, VISION, 1, 1, 0)
+        probe = (2, *points[0][1][1:]) if fixed else model.probe
+        facts = facts_of(model, trace_step(model, first, *probe))
         tables = dict(known.tables) if known is not None else {}
-        for phase, point in points:
+        for phase, point in points(facts) if callable(points) else points:
             if phase in tables and tables[phase].piece_for(*point) is not None:
                 continue
             say(f"tracing {phase}", 0.8)
@@ -61,7 +71,8 @@ def deploy(
                 lambda at, phase=phase: trace_step(model, phase, *at),
                 point,
                 step=model.deployment.mtp + 1 if phase == "decode" else 0,
-                exact=here is not None,
+                exact=here is not None and not (source.reading.encoder and phase == "decode"),
+                layout=layout_of(phase, point, source.reading, model.most_positions),
             )
             tables[phase] = here.joined(table) if here is not None else table
         own = own_operators()

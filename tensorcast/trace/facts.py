@@ -37,6 +37,7 @@ def facts_of(model: TransformerModel, prefill: Tracer) -> ModelFacts:
         notes=(*model.blueprint.notes, *model.notes),
         tp_values=model.tp_values,
         unmatched=model.unmatched,
+        image_tokens=model.image_tokens,
         one_length="" if model.profile.packed else model.profile_origin,
         experts=max((state_of(m).exchange.experts for m in _experts(model)), default=0),
     )

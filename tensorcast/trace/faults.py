@@ -1,4 +1,4 @@
-"""A user's model that fails while it runs on meta: one line with what failed and where, as for any other bad input."""
+"""A model that fails while it runs on meta: one line with what failed and where, as for any other bad input."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ LIBRARIES = ("torch.", "transformers.", "diffusers.", "tensorcast.")
 
 @contextmanager
 def said_in_one_line(model) -> Iterator[None]:
-    """Turn an exception out of a user's forward into a ModelError; one out of a library's model stays what it is.
+    """Turn an exception out of a model's forward into a ModelError.
 
-    But for diffusers: its classes check their configuration nowhere, and sizes that do not go together fail here.
+    A library's own models fail too: on sizes that do not go together, on values that a traced model has not got, or,
+    cut for tensor parallelism, where their code takes the number of heads from somewhere else than the module.
     """
     try:
         yield
@@ -27,8 +28,6 @@ def said_in_one_line(model) -> Iterator[None]:
         raise
     except Exception as fault:
         files = _own_files(model)
-        if not files and model.blueprint.kind != "diffusers":
-            raise
         frames = [f for f in traceback.extract_tb(fault.__traceback__) if f.filename in files]
         where = f" ({shown(Path(frames[-1].filename))}:{frames[-1].lineno})" if frames else ""
         text = " ".join(str(fault).split())[:300]

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from tensorcast.layers.attention import InterceptAttention
 from tensorcast.layers.mtp import run_drafts
-from tensorcast.layers.patching import Replacement, patched, replacements
-from tensorcast.models.recipes import Step
+from tensorcast.layers.patching import Replacement, patched, replacements, without_autocast
+from tensorcast.models.recipes import VISION, Step
+from tensorcast.plan import TRAIN
 from tensorcast.trace.context import Context, entered
 from tensorcast.trace.faults import said_in_one_line
+from tensorcast.trace.kept import Kept, logits_in_parts, run_loss
 from tensorcast.trace.liveness import Liveness, storages, tensors_in
 from tensorcast.trace.tracer import Tracer
 from tensorcast.transformer_model import TransformerModel
+from tensorcast.vision.encode import encode_images, vision_inputs
+from tensorcast.vision.host import HostNumbers, Literals
 
 
 def trace_step(
@@ -34,16 +40,31 @@ def trace_step(
     tracer = Tracer(paths=frame.paths, memory=Liveness(frame.resident))
     context = Context(step=step, model=model, tracer=tracer)
     with torch.no_grad(), torch.device("meta"), entered(context), patched(frame.functions):
-        inputs = model.blueprint.inputs(model, step)
+        inputs = vision_inputs(model, step) if phase == VISION else model.blueprint.inputs(model, step)
         tracer.memory.resident(tensors_in(inputs))
-        hidden = _Capture(model.final_norm) if model.drafts is not None else None
-        with InterceptAttention(), tracer:
-            with said_in_one_line(model):
-                result = model.module(**inputs)
+        drafts = model.drafts is not None and phase != VISION
+        hidden = _Capture(model.final_norm) if drafts else None
+        with InterceptAttention(), tracer, known_values(inputs):
+            if phase == TRAIN:
+                tracer.kept = Kept(frame.resident, inputs)
+            with said_in_one_line(model), logits_in_parts(model) if phase == TRAIN else nullcontext() as parts:
+                result = encode_images(model, inputs) if phase == VISION else model.module(**inputs)
+            if phase == TRAIN:
+                run_loss(model, result, batch, tokens, *parts)
             if hidden is not None:
                 run_drafts(model, hidden.taken(), inputs["input_ids"], context.block_options)
         del result
     return tracer
+
+
+@contextmanager
+def known_values(inputs) -> Iterator[None]:
+    """Where inputs have values (most have none), whole numbers keep them, and so do those written in the code."""
+    if all(t.is_meta for t in tensors_in(inputs)):
+        yield
+    else:
+        with HostNumbers(), Literals():
+            yield
 
 
 @dataclass(frozen=True)
@@ -62,7 +83,7 @@ def frame_of(model: TransformerModel) -> Frame:
         model.__dict__["_frame"] = Frame(
             paths={id(m): path for path, m in module.named_modules()},
             resident=storages([*module.parameters(), *module.buffers()]),
-            functions=replacements(module, model.patches),
+            functions=[*replacements(module, model.patches), without_autocast()],
         )
     return model.__dict__["_frame"]
 

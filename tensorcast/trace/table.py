@@ -42,14 +42,15 @@ class Layout:
 
 
 def layout_for(phase: str, tokens: int) -> Layout:
-    """prefill, forward: batch and tokens, no past. decode: batch and past, `tokens` fixed. chunked: all three.
+    """prefill, forward, train: batch and tokens, no past. decode: batch and past, `tokens` fixed. chunked: all three.
 
-    denoise: batch only; what a picture's tokens are is fixed when the model is deployed, and `tokens` are the prompt's.
+    denoise and the stages around it: batch only; what a picture's tokens are is fixed when the model is deployed, and
+    `tokens` are the prompt's.
     """
-    if phase == "denoise":
+    if phase in ("denoise", "vision", "text_encoder", "vae_encoder", "vae"):
         points = tuple((b, tokens, 0) for b in (2, 3, 5))
         return Layout(((0, 0, 0), (1, 0, 0)), points[:2], points[2:], ((1, None), (tokens, tokens), (0, 0)))
-    if phase in ("prefill", "forward"):
+    if phase in ("prefill", "forward", "train"):
         return Layout(
             monomials=tuple((b, s, 0) for b in (0, 1) for s in (0, 1, 2)),
             points=tuple((b, s, 0) for b in (2, 3) for s in (192, 256, 640)),
@@ -72,17 +73,23 @@ def layout_for(phase: str, tokens: int) -> Layout:
 
 
 def build_table(
-    phase: str, trace: Callable[[Point], Tracer], asked: Point, *, step: int = 0, exact: bool = False
+    phase: str,
+    trace: Callable[[Point], Tracer],
+    asked: Point,
+    *,
+    step: int = 0,
+    exact: bool = False,
+    layout: Layout | None = None,
 ) -> OpTable:
     """The table of one phase; `asked` is a point it must cover. `trace(point)` runs the model there.
 
     `step`: tokens of a decode step when the point asked has another number. `exact`: only the point, where a table is
-    known not to hold.
+    known not to hold. `layout`: another than the phase's usual one.
     """
     if exact:
         tracer = trace(asked)
         return OpTable(phase, (_exact_calls(_merged(tracer.calls), asked),), dict(tracer.uncosted))
-    layout = layout_for(phase, step or asked[1])
+    layout = layout or layout_for(phase, step or asked[1])
     traced: dict[Point, list[Call]] = {}
     uncosted: dict[str, int] = {}
 

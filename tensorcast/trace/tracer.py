@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch.nn.modules import module as _torch_module
@@ -16,6 +16,8 @@ from tensorcast.trace import library  # noqa: F401  (defines the operators)
 from tensorcast.trace.liveness import Liveness, storages, tensors_in
 
 _CACHES = ("kv_append", "index_append")
+_PRODUCTS = ("gemm", "bmm")  # families of matrix products
+TRAINING_SIZES = ("kept", "entered")  # what trace.kept adds to the sizes of a row
 
 
 @dataclass
@@ -56,6 +58,7 @@ class Tracer(TorchDispatchMode):
     calls: list[Call] = field(default_factory=list)
     uncosted: dict[str, int] = field(default_factory=dict)
     memory: Liveness = field(default_factory=Liveness)
+    kept: Any = None  # trace.kept.Kept in a training step
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -66,7 +69,9 @@ class Tracer(TorchDispatchMode):
         self.layer: list[int] | None = None  # indices the running layer stands for; None outside of stacks
         self.blocks: dict[Any, Any] = {}
         self.caches: list[CacheNote] = []
-        self._sum: tuple[Call, frozenset[int]] | None = None  # the call just recorded, if it added two whole tensors
+        # The call just recorded, if it added two whole tensors: it, their storages, and the layer that ended with it.
+        self._sum: tuple[Call, frozenset[int], int | None] | None = None
+        self._absorbed: dict[int, tuple[Call, str, set[int]]] = {}  # sums of layers' ends that the norm behind adds up
 
     # -- where we are --------------------------------------------------------------------------------------------------
 
@@ -80,6 +85,7 @@ class Tracer(TorchDispatchMode):
     def __exit__(self, *exc):
         for hook in self._hooks:
             hook.remove()
+        self._settle_sums()
         return super().__exit__(*exc)
 
     def _enter_module(self, module, args):
@@ -114,7 +120,10 @@ class Tracer(TorchDispatchMode):
 
     @contextmanager
     def fused(self):
-        """torch's own operators inside leave no call, but their results take memory: steps inside of larger kernels."""
+        """torch's own operators inside leave no call, but their results take memory: steps inside of larger kernels.
+
+        Matrix products are no such steps: they are recorded.
+        """
         self._fused += 1
         try:
             yield
@@ -134,6 +143,9 @@ class Tracer(TorchDispatchMode):
         finally:
             self.stack, self.layer = "", None
             seen.calls = self.calls[first:]
+            if self._sum is not None:
+                self._sum = (*self._sum[:2], index)
+                seen.sum = self._sum[0]
 
     def stands_for(self, seen, index: int) -> None:
         """Layer `index` is not run: the calls of its representative stand for it too.
@@ -141,6 +153,11 @@ class Tracer(TorchDispatchMode):
         Their memory is that of the layer that starts with the most in use: the model may hold tensors then that it did
         not hold, or that were the same tensor, before the first layer of the kind.
         """
+        if self._sum is not None and seen.calls and seen.calls[0].attrs.get("adds"):  # it begins with a norm
+            call, _, ended = self._sum
+            if call.dims["elements"] == seen.calls[0].dims["elements"]:
+                self._absorb(call, ended, seen.calls[0].attrs["format"])
+        self._sum = (seen.sum, frozenset(), index) if seen.sum is not None else None
         seen.layers.append(index)
         more = self.memory.live - seen.live
         if more > 0:
@@ -152,7 +169,7 @@ class Tracer(TorchDispatchMode):
     def passed_on(self, result) -> None:
         """A layer that was not run returned `result`: the sum its representative ended with, if it ended with one."""
         if self._sum is not None:
-            self._sum = (self._sum[0], storages(tensors_in(result)))
+            self._sum = (self._sum[0], storages(tensors_in(result)), self._sum[2])
 
     def note_cache(self, kind: str, *, token_bytes: float, sequence_bytes: float, window: int, block: int = 1) -> None:
         """A layer says what it keeps between steps."""
@@ -178,7 +195,7 @@ class Tracer(TorchDispatchMode):
                 self.memory.cache(outputs)
         else:
             op, known = foreign_operator(func._schema.name)
-            if op.family == "none" or self._fused:
+            if op.family == "none" or (self._fused and op.family not in _PRODUCTS):
                 self.memory.allocated(outputs)
                 return
             inputs = tensors_in(args) + tensors_in(kwargs)
@@ -187,6 +204,9 @@ class Tracer(TorchDispatchMode):
             label = op.name if known else func._schema.name
             if not known:
                 self.uncosted[label] = self.uncosted.get(label, 0) + 1
+        if self.kept is not None:
+            named = dict(zip(op.arguments, args, strict=False)) | dict(kwargs) if namespace == "tensorcast" else None
+            dims |= self.kept.sizes(label, named, tensors_in(args) + tensors_in(kwargs), outputs, dims, attrs)
         memory, scope = self.memory, self._scope[-1] if self._scope else ""
         before = memory.peak
         memory.allocated(outputs)
@@ -196,12 +216,38 @@ class Tracer(TorchDispatchMode):
         call = Call(label, scope, dims, attrs, memory.live, before, self.stack, self.layer)
         self.calls.append(call)
         whole = label == "aten::add" and len(inputs) == 2 and all(t.shape == outputs[0].shape for t in inputs)
-        self._sum = (call, storages(outputs)) if whole else None
+        self._sum = (call, storages(outputs), None) if whole else None
 
     def _absorb_sum(self, x) -> None:
         """The running norm adds up its own input where that is the sum just recorded, all of it."""
         if self._sum is None or x.numel() != self._sum[0].dims["elements"]:
             return
         if storages([x]) <= self._sum[1]:
-            call = self._sum[0]
-            call.op, call.dims, call.attrs = "residual_add", {"elements": x.numel()}, {"format": dtype_name(x)}
+            self._absorb(self._sum[0], self._sum[2], dtype_name(x))
+
+    def _absorb(self, call: Call, ended: int | None, fmt: str) -> None:
+        """`call` is done by the norm behind it; only that of layer `ended`, where it is the last of a layer.
+
+        The layers that a representative stands for may be followed by different things: see `_settle_sums`.
+        """
+        if ended is None or call.layers is None:
+            _become_part(call, fmt)
+        else:
+            self._absorbed.setdefault(id(call), (call, fmt, set()))[2].add(ended)
+
+    def _settle_sums(self) -> None:
+        """Sums at the end of layers, of which the norm behind does all or some."""
+        for call, fmt, ended in self._absorbed.values():
+            rest = [layer for layer in call.layers if layer not in ended]
+            if rest:
+                part = replace(call, dims=dict(call.dims), layers=sorted(ended))
+                self.calls.insert(next(i for i, c in enumerate(self.calls) if c is call) + 1, part)
+                call.layers, call = rest, part
+            _become_part(call, fmt)
+        self._absorbed.clear()
+
+
+def _become_part(call: Call, fmt: str) -> None:
+    """An addition becomes a part of the norm that reads its result."""
+    more = {name: size for name, size in call.dims.items() if name in TRAINING_SIZES}
+    call.op, call.dims, call.attrs = "residual_add", {"elements": call.dims["elements"], **more}, {"format": fmt}

@@ -91,7 +91,8 @@ SHARDED = {
 # and norms that are compared one by one below.
 ELSEWHERE = {
     ("mla", "absorbed"), ("attention", "trtllm_gen"), ("layer_norm", "fused"), ("layer_norm", "fused_add"),
-    ("gated_rms_norm", "fused"), ("rms_norm", "fused_quantize"),
+    ("gated_rms_norm", "fused"), ("rms_norm", "fused_quantize"), ("attention", "block_sparse_50"),
+    ("attention", "block_sparse_75"), ("attention", "block_sparse_90"),
 }  # fmt: skip
 
 

@@ -100,12 +100,12 @@ def test_sizes_that_are_none(refused, flag: str, value: str) -> None:
         ("--seq-lens 100,200 --chunk 64", "--seq-lens goes with neither --prefix-len nor --chunk"),
         ("--phase chunked", "--phase chunked needs --chunk"),
         ("--phase decode --chunk 64", "--chunk cuts the prefill, which --phase decode leaves out"),
-        ("--phase train", "--phase: 'train' is not one of"),
+        ("--phase sideways", "--phase: 'sideways' is not one of"),
         ("--input-len 40960", "max_position_embeddings 40960; --set max_position_embeddings=N changes it"),
         ("--max-model-len 99999", "--max-model-len 99999 is more than qwen3-8b takes"),
         ("--max-model-len 100", "input + output are 5120 tokens; give at least 5120"),
         ("--layers 99", "qwen3-8b has 36 layers; give 1 to 36"),
-        ("--kernel attention=nothing", "attention has no kernel 'nothing'; usable on h100-sxm: eager, fa2, fa3, flash"),
+        ("--kernel attention=nothing", "attention has no kernel 'nothing'; usable on h100-sxm: eager, block_sparse_50"),
         ("--kernel nothing=flash", "unknown op 'nothing'"),
         ("--kernel attention", "expected OP[/VARIANT][@GLOB]=NAME"),
         ("--kernel mla=absorbed", "qwen3-8b has no mla slot; slots: "),
@@ -269,7 +269,7 @@ def test_plain_slips_are_told_without_importing_torch() -> None:
 import sys
 sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r})
 from tensorcast.cli.main import cli
-for args in ("--tp 0", "--hw nothing", "--quant w9", "--phase train", "--chunk 0", "--ep 2", "--max-model-len 3"):
+for args in ("--tp 0", "--hw nothing", "--quant w9", "--phase sideways", "--chunk 0", "--ep 2", "--max-model-len 3"):
     model = [] if "--hw" in args else ["--hw", "h100"]
     assert cli.run(["simulate", "--model", "qwen3-8b", *model, *args.split()], "tensorcast") == 2
 assert not {{"torch", "transformers"}} & set(sys.modules)

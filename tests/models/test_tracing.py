@@ -12,6 +12,7 @@ from tensorcast.errors import ModelError
 from tensorcast.models import entries
 from tensorcast.models.reference import resolve_model
 from tensorcast.ops import operator_named
+from tensorcast.pipelines import PROFILES, ModelProfile, register_model_profile
 from tensorcast.plan import ParallelPlan
 from tensorcast.request import Request
 from tensorcast.trace.run import trace_step
@@ -293,6 +294,9 @@ def test_a_cache_nobody_modelled_is_an_error(tmp_path):
     )  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config))
     request = Request.of(model=str(tmp_path), hw="h200-sxm", quant="none", input_len=700, output_len=40)
-    with pytest.raises(ModelError, match="compressed_sparse_attention keep a cache of their own kind") as refused:
-        Answer(request, cache=False)
+    assert not any(table.notes for table in Answer(request, cache=False).tables)  # as its own profile says
+    with PROFILES.isolated():
+        register_model_profile(ModelProfile(model_type="deepseek_v4"), replace=True)
+        with pytest.raises(ModelError, match="compressed_sparse_attention keep a cache of their own kind") as refused:
+            Answer(request, cache=False)
     assert "\n" not in str(refused.value)

@@ -17,8 +17,8 @@ limits = st.integers(0, 40)
 def seen_by(query: int, causal: bool, kv: int, window: int, chunk: int) -> list[int]:
     """Positions of the keys that the query at position `query` of `kv` may see."""
     keys = range(query + 1) if causal else range(kv)
-    if causal and window:
-        keys = [k for k in keys if query - k < window]
+    if window:
+        keys = [k for k in keys if abs(query - k) < window]
     if causal and chunk:
         keys = [k for k in keys if k // chunk == query // chunk]
     return list(keys)

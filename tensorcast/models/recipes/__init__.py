@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from tensorcast.models.reference import LANGUAGE
+from tensorcast.models.reference import TEXT_ENCODER
+from tensorcast.models.roles import LANGUAGE, PLAIN, Reading, Role
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from tensorcast.transformer_model import TransformerModel
 
 Kind = Literal["graph", "packed", "module", "diffusers", "transformers"]
+VISION = "vision"
+"""Phase of a vision-language model: its tower and projector over the images of a batch."""
 KINDS: tuple[Kind, ...] = ("graph", "packed", "module", "diffusers", "transformers")
 
 
@@ -41,7 +44,7 @@ class Step:
     `lengths` makes the batch ragged: (new tokens, tokens in cache) of every sequence.
     """
 
-    phase: str  # prefill | decode | chunked | forward | denoise
+    phase: str  # prefill | decode | chunked | forward | denoise | vision
     batch: int
     tokens: int
     past: int
@@ -60,7 +63,8 @@ class Recipe:
     `make()` is called inside `torch.device("meta")` with the default dtype set to the one wanted, and returns the
     module. `inputs(model, step)` gives the keyword arguments of one forward, on meta, cache included. `finish(module)`
     is called on the tied module (kept dtypes …). `config` may be any object. `explain(reason)` says more about a
-    failure to build than the reason itself does. `phases` are those the model can be run in.
+    failure to build than the reason itself does. `phases` are those the model can be run in, `reading` how it takes its
+    input.
     """
 
     kind: Kind
@@ -74,6 +78,7 @@ class Recipe:
     explain: Callable[[Exception], str] | None = None
     notes: tuple[str, ...] = ()
     phases: tuple[str, ...] = LANGUAGE
+    reading: Reading = PLAIN
 
 
 def recipe_for(source: ModelSource, wanted: Wanted) -> Recipe:
@@ -81,12 +86,19 @@ def recipe_for(source: ModelSource, wanted: Wanted) -> Recipe:
     for kind in KINDS:
         found = importlib.import_module(f"{__name__}.{kind}").recipe(source, wanted)
         if found is not None:
-            return found
+            return _plain_forward(found) if source.phases == TEXT_ENCODER else found
     raise AssertionError("the last kind answers or raises")
 
 
-def phases_of(source: ModelSource, trust_remote_code: bool = False) -> tuple[str, ...]:
-    """The phases of a source, as its kind finds them in the model's own class."""
+def _plain_forward(found: Recipe) -> Recipe:
+    """A text encoder of a pipeline: one pass over the prompt, nothing kept, whatever else its class can do."""
+    inputs = found.inputs
+    return replace(found, inputs=lambda m, step: inputs(m, replace(step, phase="forward")), phases=TEXT_ENCODER)
+
+
+def role_of_class(source: ModelSource, trust_remote_code: bool = False) -> Role:
+    """The phases of a source and how it reads, as its kind finds them in the model's own class."""
     import torch
 
-    return recipe_for(source, Wanted(torch.bfloat16, trust_remote_code)).phases
+    found = recipe_for(source, Wanted(torch.bfloat16, trust_remote_code))
+    return Role(found.phases, found.reading)

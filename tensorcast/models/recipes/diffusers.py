@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import nn
 from tensorcast.errors import ModelError, near_names
 from tensorcast.models.blueprint import normalise_type
 from tensorcast.models.recipes import Recipe, Wanted
-from tensorcast.models.reference import DENOISE, ModelSource
+from tensorcast.models.reference import DENOISE, VAE, VAE_ENCODER, ModelSource
 
 FORMATS = ("dtype", "torch_dtype", "quantization_config")
 """Fields that say in which format weights are, not what the module is made of."""
@@ -23,10 +23,16 @@ def recipe(source: ModelSource, wanted: Wanted) -> Recipe | None:
     if "_class_name" not in source.config:
         return None
     from tensorcast.diffusion.canvas import ratios
+    from tensorcast.diffusion.families import denoiser
     from tensorcast.diffusion.inputs import denoiser_inputs
 
     model_class = class_of(source)
+    family = denoiser(*(base.__name__ for base in model_class.__mro__))
+    if family.alone:
+        raise ModelError(f"{model_class.__name__} is not run by itself: {family.alone}")
     config, notes = fields_of(model_class, source.config)
+    if source.phases in (VAE, VAE_ENCODER):
+        return _autoencoder(model_class, config, notes, wanted, source.phases)
     sizes, origin = ratios(config, source.beside)
     return Recipe(
         kind="diffusers",
@@ -36,9 +42,34 @@ def recipe(source: ModelSource, wanted: Wanted) -> Recipe | None:
         model_type=normalise_type(model_class.__name__),
         origin=f"{model_class.__module__.partition('.')[0]} {model_class.__name__}",
         inputs=lambda model, step: denoiser_inputs(model, step, sizes),
-        finish=lambda module: keep_fp32(module, wanted.dtype),
+        finish=lambda module: _finish(module, wanted.dtype, family.prepare),
         notes=(f"a latent covers {sizes.space} pixels a side and {sizes.time} frames: {origin}", *notes),
         phases=DENOISE,
+    )
+
+
+def _finish(module: nn.Module, dtype: torch.dtype, prepare: Callable[[nn.Module], None] | None) -> None:
+    keep_fp32(module, dtype)
+    if prepare is not None:
+        prepare(module)
+
+
+def _autoencoder(
+    model_class: type, config: dict[str, Any], notes: tuple[str, ...], wanted: Wanted, phases: tuple[str, ...]
+) -> Recipe:
+    from tensorcast.diffusion.vae import arguments, one_way
+
+    return Recipe(
+        kind="diffusers",
+        make=lambda: one_way(model_class.from_config(config), phases),
+        config=config,
+        architecture=model_class.__name__,
+        model_type=normalise_type(model_class.__name__),
+        origin=f"{model_class.__module__.partition('.')[0]} {model_class.__name__}",
+        inputs=arguments,
+        finish=lambda module: keep_fp32(module, wanted.dtype),
+        notes=notes,
+        phases=phases,
     )
 
 

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from tensorcast.errors import ModelError, near_names
 from tensorcast.models import native
+from tensorcast.models.attention_tables import attention_known, own_attention
 from tensorcast.models.blueprint import normalise_type
 from tensorcast.models.builders import builder_for, in_transformers, origin_of
 from tensorcast.models.defaults import require_stated
 from tensorcast.models.fixups import apply_fixup
 from tensorcast.models.recipes import Recipe, Step, Wanted
 from tensorcast.models.reference import LANGUAGE, ModelSource
+from tensorcast.models.roles import CACHES, FORWARD, Role, role_of
+from tensorcast.plan import TRAIN
 
 if TYPE_CHECKING:
     import torch
@@ -28,9 +31,11 @@ def recipe(source: ModelSource, wanted: Wanted) -> Recipe:
     else:
         config, model_class, origin = _classes(source, described, wanted.trust_remote_code)
         notes = require_stated(config, described, source.name)
+    config = own_part(config, model_class)
+    notes += tuple(said for said in (own_attention(model_class), _uncached(model_class)) if said)
     if sample is not None and sample.training:
         notes = (*notes, "the model was in training mode: costed in eval mode, dropout is absent")
-    architectures = described.get("architectures")
+    architectures, role = described.get("architectures"), role_of_class(config, model_class)
     return Recipe(
         kind="transformers",
         make=lambda: _made(config, model_class, sample, wanted),
@@ -38,12 +43,35 @@ def recipe(source: ModelSource, wanted: Wanted) -> Recipe:
         architecture=architectures[0] if architectures else model_class.__name__,
         model_type=normalise_type(config.model_type or model_class.__name__),
         origin=origin,
-        inputs=language_inputs,
+        inputs=_inputs_of(role),
         finish=lambda module: _keep_fp32(module, wanted.dtype),
         explain=lambda reason: _tied_list(model_class),
-        notes=((note,) if note else ()) + notes,
-        phases=phases_of_class(model_class),
+        notes=((note,) if note else ()) + notes + _reading_notes(config, model_class, role),
+        phases=role.phases,
+        reading=role.reading,
     )
+
+
+def role_of_class(config: Any, model_class: type) -> Role:
+    """What a class is run as, from its forward and its configuration."""
+    import inspect
+
+    taken = inspect.signature(model_class.forward).parameters
+    return role_of(config.model_type or "", model_class.__name__, taken, config.to_dict())
+
+
+def _inputs_of(role: Role) -> Any:
+    from tensorcast.models.recipes.encoders import encoder_inputs, sequence_inputs
+
+    if role.reading.encoder:
+        return sequence_inputs
+    return encoder_inputs if role.phases == FORWARD else language_inputs
+
+
+def _reading_notes(config: Any, model_class: type, role: Role) -> tuple[str, ...]:
+    from tensorcast.models.recipes.encoders import reading_notes
+
+    return () if role == Role() else reading_notes(config, model_class, role)
 
 
 def _made(config: Any, model_class: type, sample: Any, wanted: Wanted) -> Any:
@@ -52,7 +80,8 @@ def _made(config: Any, model_class: type, sample: Any, wanted: Wanted) -> Any:
     if wanted.experts_implementation is not None:
         implementations["experts_implementation"] = wanted.experts_implementation
     if sample is None:
-        return model_class._from_config(config, dtype=wanted.dtype, **implementations)
+        with attention_known(model_class, wanted.attn_implementation):
+            return model_class._from_config(config, dtype=wanted.dtype, **implementations)
     from tensorcast.models.recipes.module import on_meta
 
     module = on_meta(sample, wanted.dtype)
@@ -94,11 +123,36 @@ def _settled(config: Any) -> Any:
     return config
 
 
+def own_part(config: Any, model_class: type) -> Any:
+    """`config`, or the part of it that the class is made of: a composite's text class takes its text configuration."""
+    wanted = getattr(model_class, "config_class", None)
+    if wanted is None or isinstance(config, wanted):
+        return config
+    parts = (getattr(config, name, None) for name in getattr(type(config), "sub_configs", None) or ())
+    return next((part for part in parts if isinstance(part, wanted)), config)
+
+
 def phases_of_class(model_class: type) -> tuple[str, ...]:
-    """prefill and decode for a model that keeps a cache, forward for any other."""
+    """prefill and decode for a model that keeps a cache or is a causal language model, forward for any other."""
+    return LANGUAGE if keeps_cache(model_class) or _is_causal(model_class) else ("forward",)
+
+
+def keeps_cache(model_class: type) -> bool:
+    """Whether forward takes what it remembers of earlier tokens."""
     import inspect
 
-    return LANGUAGE if "past_key_values" in inspect.signature(model_class.forward).parameters else ("forward",)
+    return not {*CACHES}.isdisjoint(inspect.signature(model_class.forward).parameters)
+
+
+def _is_causal(model_class: type) -> bool:
+    names = _import("transformers.models.auto.modeling_auto").MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return model_class.__module__.startswith("transformers.") and model_class.__name__ in names.values()
+
+
+def _uncached(model_class: type) -> str:
+    if keeps_cache(model_class) or not _is_causal(model_class):
+        return ""
+    return f"{model_class.__name__} keeps no cache: every decode step runs the whole sequence again"
 
 
 def language_inputs(model, step: Step) -> dict[str, Any]:
@@ -111,14 +165,15 @@ def language_inputs(model, step: Step) -> dict[str, Any]:
     import torch
 
     takes = inspect.signature(type(model.module).forward).parameters
-    shape = (step.batch, step.tokens)
-    cached = step.phase != "forward"
+    cached = step.phase not in ("forward", TRAIN) and keeps_cache(type(model.module))
+    shape = (step.batch, step.tokens if cached else step.past + step.tokens)
     known = {
         "input_ids": lambda: torch.empty(shape, dtype=torch.long),
         "position_ids": lambda: torch.empty(shape, dtype=torch.long),
         "past_key_values": lambda: _cache(model, step) if cached else None,
+        "cache_params": lambda: _cache(model, step) if cached else None,
         "use_cache": lambda: cached,
-        "logits_to_keep": lambda: step.tokens if step.phase == "decode" else 1 if cached else 0,
+        "logits_to_keep": lambda: {"decode": step.tokens, "forward": 0, TRAIN: 0}.get(step.phase, 1),
         "attention_mask": lambda: torch.ones((step.batch, step.past + step.tokens), dtype=torch.long),
     }
     plain = [n for n, p in takes.items() if n != "self" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
@@ -130,7 +185,9 @@ def language_inputs(model, step: Step) -> dict[str, Any]:
             f"{what}.forward takes {names}, and token ids alone do not run it; give the model in a --custom FILE that "
             "defines __inputs__(workload, config)"
         )
-    return {name: known[name]() for name in plain if name in known and (name != "attention_mask" or name in needed)}
+    found = {name: known[name]() for name in plain if name in known and (name != "attention_mask" or name in needed)}
+    own = model.profile.inputs
+    return found if own is None else found | own(model, step)
 
 
 def _cache(model, step: Step) -> Any:
@@ -204,26 +261,33 @@ def _registered(kind: str) -> bool:
 def _model_class(config: object, kind: str, architectures: list[str] | None, name: str) -> type:
     """`architectures[0]` where transformers has it for this configuration, else what is registered for its class: a
     language model with a head, an image-text model, or the base model."""
+    _import("transformers.models.auto.modeling_auto")
+    from tensorcast.models.objects import model_mappings
+
     asked = architectures[0] if architectures else None
     if asked and native.is_native(kind):
         found = getattr(_import(f"transformers.models.{native.module_of(kind)}"), asked, None)
         if found is None:
             found = getattr(_import("transformers"), asked, None)
-        if found is not None and isinstance(config, getattr(found, "config_class", None) or ()):
+        if found is not None and isinstance(own_part(config, found), getattr(found, "config_class", None) or ()):
+            return found
+        if any(found in _listed(mapping, config) for mapping in model_mappings(config)):
             return found
         if found is not None and hasattr(found, "config_class"):
             other = getattr(found.config_class, "model_type", None)
             what = f"architectures names {asked}, a class of model_type {other!r}, but model_type is {kind!r}"
             raise ModelError(f"{name}: {what}; make the two agree")
-    _import("transformers.models.auto.modeling_auto")
-    from tensorcast.models.objects import model_mappings
-
-    for mapping in model_mappings():
-        if type(config) in mapping:
-            found = mapping[type(config)]
-            return found[0] if isinstance(found, (list, tuple)) else found
+    for mapping in model_mappings(config):
+        if listed := _listed(mapping, config):
+            return listed[0]
     what = f"transformers has no {asked or 'language model'} for model_type {kind!r}"
     raise ModelError(f"{name}: {what}; describe the model with --custom FILE")
+
+
+def _listed(mapping: Any, config: object) -> tuple[type, ...]:
+    """The classes that one of transformers' tables has for a configuration."""
+    found = mapping[type(config)] if type(config) in mapping else ()
+    return tuple(found) if isinstance(found, (list, tuple)) else (found,)
 
 
 def _type_of_architecture(architecture: str, name: str) -> str:
