@@ -16,9 +16,10 @@ from tensorcast.deployed import CROSS, DeployedModel, ModelFacts
 from tensorcast.errors import InputError
 from tensorcast.optable import OpTable
 from tensorcast.plan import MOST_SEQUENCES, MOST_STEPS, MOST_TOKENS, Workload, skew_of
-from tensorcast.request import Request, check_work
+from tensorcast.request import Request
 from tensorcast.steps import Parts, group_batch, micro_batches, steps_of
 from tensorcast.trace import cache as disk
+from tensorcast.work import check_work
 
 Point = tuple[int, int, int]
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import ceil
 from typing import Any
 
 from tensorcast.config_file import kernels_of
@@ -14,15 +13,14 @@ from tensorcast.custom.sources import NONE as NO_SOURCES
 from tensorcast.custom.sources import Sources
 from tensorcast.diffusion.canvas import Canvas
 from tensorcast.diffusion.dit_cache import Schedule
-from tensorcast.diffusion.pipeline import Stage, check_guidance, experts_of, pictures_given, stages_of, usual_work
-from tensorcast.diffusion.work import check_options, denoise_work
-from tensorcast.encoding import apart, check_reading, cut_to, longest, reading_options
-from tensorcast.errors import DeploymentError, InputError, near_names
+from tensorcast.diffusion.pipeline import Stage, check_guidance, experts_of, pictures_given, stages_of
+from tensorcast.diffusion.work import check_options
+from tensorcast.encoding import check_reading
+from tensorcast.errors import DeploymentError, InputError
 from tensorcast.formats import format_named, machine_computes
 from tensorcast.hardware.load import hardware
 from tensorcast.hardware.profile import HardwareProfile
 from tensorcast.kernels.choice import KernelRequest
-from tensorcast.models.check import text_part
 from tensorcast.models.reference import (
     DENOISE,
     LANGUAGE,
@@ -33,33 +31,15 @@ from tensorcast.models.reference import (
     resolve_model,
     with_role,
 )
-from tensorcast.plan import MOST_SEQUENCES, PHASES, TRAIN, ParallelPlan, Workload, checked
+from tensorcast.options import PLAN, given_options, kernels, overrides, texts
+from tensorcast.plan import TRAIN, ParallelPlan, Workload
 from tensorcast.quantization.plan import QuantPlan, plan_from_request
 from tensorcast.serving.engines import BARE, Engine, engine_named
-from tensorcast.training.options import check_training, training_work
+from tensorcast.training.options import check_training
 from tensorcast.training.shares import copy_plan
 from tensorcast.vision.processor import folder_settings
 from tensorcast.vision.work import image_options
-
-PLAN = ("tp", "ep", "dp", "pp", "sp", "cfg")
-WORK = (
-    "phase", "batch", "input_len", "output_len", "prefix_len", "seq_lens", "chunk", "mtp", "acceptance_rate",
-    "micro_batches", "moe_imbalance", "image", "images", "frames", "steps", "guidance", "dit_cache", "optimizer",
-    "grad_checkpoint", "zero",
-)  # fmt: skip
-PRECISION = ("quant", "kv_cache_dtype", "attention_quant", "exclude", "quant_lm_head")
-OTHER = (
-    "overrides", "layers", "dtype", "runtime", "kernel", "reuse", "max_model_len", "gpu_memory_utilization", "engine",
-    "concurrency", "config",
-)  # fmt: skip
-KNOWN = (*PLAN, *WORK, *PRECISION, *OTHER)
-SPELLINGS = {
-    "tensor_parallel_size": "tp", "expert_parallel_size": "ep", "data_parallel_size": "dp",
-    "pipeline_parallel_size": "pp", "ulysses_size": "sp", "cfg_parallel": "cfg", "batch_size": "batch",
-    "isl": "input_len", "osl": "output_len", "set": "overrides", "images": "image", "no_reuse": "reuse",
-    "kernels": "kernel",
-}  # fmt: skip
-"""The other spellings of the flags, with `_` for `-`."""
+from tensorcast.work import check_work, clients_of, work_of
 
 
 @dataclass(frozen=True)
@@ -106,16 +86,16 @@ class Request:
         file that is named is loaded at once, because it may say what the model is. `idle`: no pass will be run, so that
         a language model gets the shortest work, which it takes however few positions it has.
         """
-        sources = Sources.of(custom, folder=custom_dir, no_plugin=_texts("no-plugin", no_plugin))
+        sources = Sources.of(custom, folder=custom_dir, no_plugin=texts("no-plugin", no_plugin))
         if hw is None:
             raise InputError("no machine; give hw (--hw), a known name or a YAML file")
-        given = _given(options)
+        given = given_options(options)
         reference, own = _model(model, sources)
         plan = ParallelPlan(**{k: given[k] for k in PLAN if k in given})
         machine = hardware(hw)
         machine.topology.validate(plan.devices)
         source = resolve_model(
-            reference, overrides=_overrides(given.get("overrides")), layers=given.get("layers"), custom=own
+            reference, overrides=overrides(given.get("overrides")), layers=given.get("layers"), custom=own
         )
         known = with_role(source)
         if known is None:
@@ -132,7 +112,7 @@ class Request:
         check_training(given, source)
         if idle and source.phases == LANGUAGE and not source.reading.fixed and "seq_lens" not in given:
             given = {"input_len": 1, "output_len": 1, **given}
-        work, said = _workload(given, source)
+        work, said = work_of(given, source)
         dtype, notes = _dtype(source, given.get("dtype"), machine)
         quant = plan_from_request(
             given.get("quant", "auto"),
@@ -141,7 +121,7 @@ class Request:
             machine.has,
             given.get("kv_cache_dtype"),
             given.get("attention_quant"),
-            _texts("exclude", given.get("exclude")),
+            texts("exclude", given.get("exclude")),
             bool(given.get("quant_lm_head", False)),
             dtype,
             source.folder,
@@ -167,13 +147,13 @@ class Request:
             work=work,
             quant=quant,
             dtype=dtype,
-            kernels=(*_kernels(given.get("kernel")), *kernels_of(given.get("config"))),
+            kernels=(*kernels(given.get("kernel")), *kernels_of(given.get("config"))),
             reuse=bool(given.get("reuse", True)),
             eager=runtime == "eager",
             max_model_len=int(given["max_model_len"]) if "max_model_len" in given else None,
             utilization=float(share),
             engine=engine,
-            concurrency=_concurrency(given.get("concurrency"), work, plan),
+            concurrency=clients_of(given.get("concurrency"), work, plan),
             trust_remote_code=trust_remote_code,
             sources=sources,
             notes=(*source.notes, *notes, *said, *quant.notes, *_stored_only(quant, machine), *engine.notes),
@@ -233,49 +213,6 @@ class Request:
         return [(p.name, p.stat().st_mtime, p.stat().st_size) for p in sorted(self.source.folder.glob("*.py"))]
 
 
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that have a value, under their short names; an unknown one is an error."""
-    given: dict[str, Any] = {}
-    for asked, value in options.items():
-        name = SPELLINGS.get(asked, asked)
-        if asked == "no_reuse":
-            name, value = "reuse", not value
-        if name not in KNOWN:
-            near = near_names(name, (*KNOWN, *SPELLINGS))
-            raise InputError(f"unknown option {name!r}" + (f"; nearest: {', '.join(near)}" if near else ""))
-        if value is None:
-            continue
-        if name in given and given[name] != value:
-            raise InputError(f"{asked} {value!r}: given twice, as {name} {given[name]!r} too; give it once")
-        given[name] = value
-    return given
-
-
-def _texts(name: str, value: Any) -> tuple[str, ...]:
-    """A repeatable option: one text or several."""
-    texts = (value,) if isinstance(value, str) else value
-    if texts is None:
-        return ()
-    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise InputError(f"--{name} {value!r}: a text or a list of texts")
-    return tuple(texts)
-
-
-def _kernels(value: Any) -> tuple[KernelRequest, ...]:
-    """`--kernel` texts, or a mapping of the same: {"attention": "flash"}."""
-    if isinstance(value, Mapping):
-        return tuple(KernelRequest.of(key, name, "asked", f"kernels {key}={name}") for key, name in value.items())
-    return tuple(KernelRequest.parse(text) for text in _texts("kernel", value))
-
-
-def _overrides(value: Any) -> Mapping[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise InputError(f'overrides {value!r}: a mapping such as {{"num_hidden_layers": 4}}')
-    return value
-
-
 def _model(model: Any, sources: Sources) -> tuple[str | Mapping | None, Custom | None]:
     """(reference or configuration, model given as Python), one of the two at least."""
     custom = sources.load() if sources.paths else None
@@ -292,70 +229,6 @@ def _model(model: Any, sources: Sources) -> tuple[str | Mapping | None, Custom |
         how = "give a name, a folder or a config.json, or --custom with a file that defines __model__"
         raise InputError(f"--model is missing; {how}")
     return None if model is None else str(model), custom
-
-
-def _workload(given: Mapping[str, Any], source: ModelSource) -> tuple[Workload, tuple[str, ...]]:
-    """The work, and notes on what of it was not given."""
-    options, phases = {k: given[k] for k in WORK if k in given}, source.phases
-    allowed = ("auto", *phases) + (("chunked", TRAIN) if phases == LANGUAGE else ())
-    if options.get("phase", "auto") in PHASES and options.get("phase", "auto") not in allowed:
-        raise InputError(f"--phase {options['phase']}: this model has {', '.join(allowed)}")
-    options, notes = reading_options(options, source)
-    if phases == DENOISE:
-        options, said = usual_work(options, source)
-        options, notes = denoise_work(options, source)
-        notes = (*said, *notes)
-    elif phases != LANGUAGE:
-        options["phase"] = phases[0]
-        options.setdefault("output_len", 1)
-    if options.get("phase") == TRAIN:
-        options, notes = training_work(options, source, min((limit for _, limit in _limits(source)), default=None))
-    elif phases != DENOISE and not {"input_len", "seq_lens", "prefix_len", "max_model_len"} & given.keys():
-        notes += _shorter(options, source)
-    lengths = options.get("seq_lens", ())
-    if isinstance(lengths, (str, bytes, Mapping)) or not isinstance(lengths, Iterable):
-        raise InputError(f"--seq-lens {lengths!r}: prompt tokens of each sequence, such as 128,4096,77")
-    lengths = tuple(checked("--seq-lens", length) for length in lengths)
-    if "seq_lens" in options and not lengths:
-        raise InputError("--seq-lens names no sequence; give the prompt tokens of each, such as 128,4096,77")
-    if lengths:
-        if "input_len" in options:
-            raise InputError("--seq-lens gives every prompt its own length; leave --input-len out")
-        batch = options.setdefault("batch", len(lengths))
-        if batch != len(lengths):
-            raise InputError(f"--seq-lens names {len(lengths)} sequences, --batch {batch}; leave --batch out")
-        options["seq_lens"] = lengths
-        options["input_len"] = max(lengths)
-        if len(lengths) == 1:
-            options["seq_lens"] = ()
-    return Workload(**options), notes
-
-
-def _shorter(options: dict[str, Any], source: ModelSource) -> tuple[str, ...]:
-    """Cut the usual prompt and output, where nobody asked for others, to what the model takes; a note when it was."""
-    limit = min((limit for _, limit in _limits(source)), default=None)
-    usual = Workload(output_len=options.get("output_len", Workload.output_len))
-    if limit is not None and apart(source):
-        return cut_to(options, source, limit)
-    if limit is None or limit < 8 or usual.input_len + usual.output_len <= limit:
-        return ()
-    output = options.setdefault("output_len", limit // 5)
-    if output > limit - 2:
-        return ()
-    options["input_len"] = limit - output
-    return (f"{source.name} takes {limit} tokens: a prompt of {limit - output} and an output of {output} assumed",)
-
-
-def _limits(source: ModelSource) -> list[tuple[str, int]]:
-    """The keys of the configuration that limit prompt and output together, or each alone, with what they say."""
-    prefix, text = text_part(source.config)
-    found = [(f"{prefix}max_position_embeddings", text), ("max_position_embeddings", source.config)]
-    if source.reading.encoder:
-        found.append(("max_target_positions", source.config))
-    if "max_positions" in source.config:  # a graph's own word, which counts before any other
-        found = [("max_positions", source.config)]
-    stated = [(key, part.get(key.rpartition(".")[2])) for key, part in found]
-    return [(key, limit) for key, limit in stated if isinstance(limit, int)]
 
 
 def _dtype(source: ModelSource, asked: str | None, machine: HardwareProfile) -> tuple[str, tuple[str, ...]]:
@@ -386,38 +259,3 @@ def _stored_only(quant: QuantPlan, machine: HardwareProfile) -> tuple[str, ...]:
     if machine_computes(quant.kv_cache, machine.has):
         return ()
     return (f"{machine.name} does not compute {quant.kv_cache}: the KV cache is stored in it and widened when read",)
-
-
-def _concurrency(asked: Any, work: Workload, plan: ParallelPlan) -> int | None:
-    """Clients of a steady load; it takes prompts and outputs of one length, and no pipeline."""
-    if asked is None:
-        return None
-    clients = checked("--concurrency", asked, most=MOST_SEQUENCES)
-    unfit = {"--mtp": work.mtp, "--prefix-len": work.prefix_len, "--seq-lens": work.seq_lens, "--pp": plan.pp > 1}
-    if found := [name for name, value in unfit.items() if value]:
-        raise InputError(f"--concurrency does not go with {found[0]}")
-    if work.phase != "auto":
-        raise InputError(f"--concurrency is about prompts and outputs; leave --phase {work.phase} out")
-    return clients
-
-
-def check_work(work: Workload, plan: ParallelPlan, source: ModelSource, max_model_len: Any) -> None:
-    if plan.dp > work.batch:
-        raise InputError(f"--dp {plan.dp} needs at least as many sequences: --batch {work.batch}")
-    if work.seq_lens and (plan.dp > 1 or plan.pp > 1):
-        raise InputError("--seq-lens goes with --tp and --ep only")
-    group = ceil(work.batch / plan.dp)
-    if work.micro_batches > group:
-        raise InputError(f"--micro-batches {work.micro_batches}: a group has {group} sequences; give at most {group}")
-    (said, need), reserve = longest(work, source), 0
-    if work.phase == TRAIN:
-        said, need = "--input-len", work.input_len
-    if max_model_len is not None:
-        reserve = checked("--max-model-len", max_model_len)
-        if reserve < need:
-            raise InputError(f"--max-model-len {reserve}: input + output are {need} tokens; give at least {need}")
-    for key, limit in _limits(source):
-        if max(need, reserve) > limit:
-            what = f"--max-model-len {reserve} is" if reserve else f"{said} {need} tokens are"
-            how = "what its graph says" if key == "max_positions" else f"--set {key}=N changes it"
-            raise InputError(f"{what} more than {source.name} takes ({key} {limit}; {how})")

@@ -1,0 +1,73 @@
+"""The options of a request: their names, their other spellings, and the plain form of each kind of value. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tensorcast.errors import InputError, near_names
+from tensorcast.kernels.choice import KernelRequest
+
+PLAN = ("tp", "ep", "dp", "pp", "sp", "cfg")
+WORK = (
+    "phase", "batch", "input_len", "output_len", "prefix_len", "seq_lens", "chunk", "mtp", "acceptance_rate",
+    "micro_batches", "moe_imbalance", "image", "images", "frames", "steps", "guidance", "dit_cache", "optimizer",
+    "grad_checkpoint", "zero",
+)  # fmt: skip
+PRECISION = ("quant", "kv_cache_dtype", "attention_quant", "exclude", "quant_lm_head")
+OTHER = (
+    "overrides", "layers", "dtype", "runtime", "kernel", "reuse", "max_model_len", "gpu_memory_utilization", "engine",
+    "concurrency", "config",
+)  # fmt: skip
+KNOWN = (*PLAN, *WORK, *PRECISION, *OTHER)
+SPELLINGS = {
+    "tensor_parallel_size": "tp", "expert_parallel_size": "ep", "data_parallel_size": "dp",
+    "pipeline_parallel_size": "pp", "ulysses_size": "sp", "cfg_parallel": "cfg", "batch_size": "batch",
+    "isl": "input_len", "osl": "output_len", "set": "overrides", "images": "image", "no_reuse": "reuse",
+    "kernels": "kernel",
+}  # fmt: skip
+"""The other spellings of the flags, with `_` for `-`."""
+
+
+def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that have a value, under their short names; an unknown one is an error."""
+    given: dict[str, Any] = {}
+    for asked, value in options.items():
+        name = SPELLINGS.get(asked, asked)
+        if asked == "no_reuse":
+            name, value = "reuse", not value
+        if name not in KNOWN:
+            near = near_names(name, (*KNOWN, *SPELLINGS))
+            raise InputError(f"unknown option {name!r}" + (f"; nearest: {', '.join(near)}" if near else ""))
+        if value is None:
+            continue
+        if name in given and given[name] != value:
+            raise InputError(f"{asked} {value!r}: given twice, as {name} {given[name]!r} too; give it once")
+        given[name] = value
+    return given
+
+
+def texts(name: str, value: Any) -> tuple[str, ...]:
+    """A repeatable option: one text or several."""
+    texts = (value,) if isinstance(value, str) else value
+    if texts is None:
+        return ()
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise InputError(f"--{name} {value!r}: a text or a list of texts")
+    return tuple(texts)
+
+
+def kernels(value: Any) -> tuple[KernelRequest, ...]:
+    """`--kernel` texts, or a mapping of the same: {"attention": "flash"}."""
+    if isinstance(value, Mapping):
+        return tuple(KernelRequest.of(key, name, "asked", f"kernels {key}={name}") for key, name in value.items())
+    return tuple(KernelRequest.parse(text) for text in texts("kernel", value))
+
+
+def overrides(value: Any) -> Mapping[str, Any]:
+    """Changes to the configuration, dotted key to value."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise InputError(f'overrides {value!r}: a mapping such as {{"num_hidden_layers": 4}}')
+    return value
