@@ -33,7 +33,7 @@ from tensorcast.cost.time import Time
 from tensorcast.ops.base import Work, item_bytes
 
 COPY_THREADS = 512  # most threads of a block that writes one token into the cache
-RULE = {"causal": True, "window": 0, "chunk": 0, "topk": 0}
+RULE = {"causal": True, "window": 0, "chunk": 0, "topk": 0, "ahead": 0}
 FLAGS = ("causal", "cast", "eager")
 NEVER, ALWAYS, ONE_QUERY = 0, 1, 2  # when a kernel packs the heads of a group into one tile
 
@@ -59,7 +59,7 @@ def attention_call(dims, work: Work, attrs) -> Call:
 def flash_time(call: Call, p, hw) -> Time:
     """Seconds of the attention of a call; see the module's docstring.
 
-    sizes: b, q new tokens at the end of kv, heads, kv_heads, d, dv; causal, window, chunk, topk as in
+    sizes: b, q new tokens at the end of kv, heads, kv_heads, d, dv; causal, window, chunk, topk, ahead as in
     `tensorcast.ops.attention`; cast: whether queries are converted first; cache_bytes, cache_row,
     cache_heads: of a write that is timed too; eager: whether a host launched the kernels of a table one by one, which
     takes it `th` seconds that no model needs.
@@ -153,7 +153,8 @@ def _grid(copies, step, s, causal, p):
             passed = floor_sum(past, step, count, keys) * keys / tk
         skipped = np.where(s[limit] > 0, np.maximum(skipped, passed), skipped)
         longest = np.minimum(longest, np.ceil((np.minimum(step, q) + keys - 1) / tk) + 1)
-    return copies * count, copies * np.maximum(seen - skipped, count), longest
+    ahead = s.get("ahead", 0.0) / (step * tk)  # pairs in which tokens of an image see those behind them
+    return copies * count, copies * (np.maximum(seen - skipped, count) + ahead), longest
 
 
 def _chosen(s, group, p):

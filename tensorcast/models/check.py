@@ -88,7 +88,7 @@ def check_config(config: Mapping, where: str) -> None:
     """Raise `ModelError` when `config`, which came from `where`, cannot describe a model."""
     if not config:
         raise ModelError(f"{where}: the configuration is empty; it needs at least model_type and its dimensions")
-    if "_class_name" in config and "model_type" not in config:
+    if "_class_name" in config:
         _check_diffusers(config, where)
         return
     _check_identity(config, where)

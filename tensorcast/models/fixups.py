@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tensorcast.errors import ModelError
+from tensorcast.models.check import parts
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,37 @@ REFUSED: dict[str, str] = {
 """Types that look like a native one and are not: building them as such would be a wrong number."""
 
 
+def _latent_experts(config: Mapping) -> str | None:
+    """Kimi-K3's text part names the type of Kimi-Linear, whose class has neither of the two."""
+    if config.get("routed_expert_hidden_size"):
+        return f"its class lacks latent experts (routed_expert_hidden_size {config['routed_expert_hidden_size']})"
+    return "its class lacks the activation 'situ'" if config.get("hidden_act") == "situ" else None
+
+
+def _other_minimax(config: Mapping) -> str | None:
+    if config.get("shared_intermediate_size"):
+        return f"its class lacks a shared expert (shared_intermediate_size {config['shared_intermediate_size']})"
+    other = any(kind != 1 for kind in config.get("attn_type_list") or ())
+    return "its class lacks linear attention (attn_type_list has other entries than 1)" if other else None
+
+
+UNHELD: dict[str, Callable[[Mapping], str | None]] = {"kimi_linear": _latent_experts, "minimax_m2": _other_minimax}
+"""Native types, and why their class would build another model from a configuration (None where it would not)."""
+
+
+def _require_held(config: Mapping, name: str) -> None:
+    for _, part in parts(config, name):
+        kind = part.get("model_type")
+        if kind in UNHELD and (problem := UNHELD[kind](part)):
+            raise ModelError(f"{name}: {kind} cannot hold this model: {problem}; describe it with --custom FILE")
+
+
 def apply_fixup(config: Mapping, name: str) -> tuple[dict, str]:
     """`config` under the type transformers knows, and a note about the change ("" when none was needed)."""
     kind = config.get("model_type")
     if kind in REFUSED:
         raise ModelError(f"{name}: {REFUSED[kind]}")
+    _require_held(config, name)
     fixup = FIXUPS.get(kind)
     if fixup is None:
         return dict(config), ""

@@ -11,38 +11,52 @@ import numpy as np
 from tensorcast.ops.base import Work, dtype_name, item_bytes, operator
 
 
-def attended_pairs(q, kv, causal=True, window=0, chunk=0, topk=0):
+def attended_pairs(q, kv, causal=True, window=0, chunk=0, topk=0, shards=1):
     """(query, key) pairs of one sequence: `q` new tokens at the end of `kv` tokens.
 
     `window`: each query sees that many latest keys, itself included; not causal: as many ahead, too. `chunk`: keys of
     its own chunk only.
     `topk`: at most that many keys. 0 switches each off. Not causal: every query sees every key of its window.
+    `shards`: keys are dealt out to so many ranks one by one, and the pairs are those of the rank that has most.
     """
     q, kv = np.asarray(q, dtype=float), np.asarray(kv, dtype=float)
+    if not causal and shards > 1:
+        return q * np.ceil((np.minimum(kv, window) if window else kv) / shards)
     if not causal:
         ahead = _clipped_sum(q - 1, window - 1) if window > 1 else 0 * q
         return _clipped_sum(kv, window) - _clipped_sum(kv - q, window) + ahead if window else q * kv
     limit = min((x for x in (window, topk) if x), default=0)
     if chunk:
-        return _chunk_sum(kv, chunk, limit) - _chunk_sum(kv - q, chunk, limit)
-    return _clipped_sum(kv, limit) - _clipped_sum(kv - q, limit)
+        return _chunk_sum(kv, chunk, limit, shards) - _chunk_sum(kv - q, chunk, limit, shards)
+    return _clipped_sum(kv, limit, shards) - _clipped_sum(kv - q, limit, shards)
 
 
-def _clipped_sum(n, limit):
-    """Σ min(i, limit) for i = 1 … n; limit 0 = none."""
+def _clipped_sum(n, limit, shards=1):
+    """Σ ⌈min(i, limit) / shards⌉ for i = 1 … n; limit 0 = none."""
     if not limit:
-        return n * (n + 1) / 2
+        return _ceil_sum(n, shards)
     low = np.minimum(n, limit)
-    return low * (low + 1) / 2 + (n - low) * limit
+    return _ceil_sum(low, shards) + (n - low) * np.ceil(limit / shards)
 
 
-def _chunk_sum(n, chunk, limit):
+def _ceil_sum(n, shards):
+    """Σ ⌈i / shards⌉ for i = 1 … n."""
+    if shards == 1:
+        return n * (n + 1) / 2
+    rounds = np.floor(n / shards)
+    return (rounds + 1) * (n - rounds * shards / 2)
+
+
+def _chunk_sum(n, chunk, limit, shards):
     full = np.floor(n / chunk)
-    return full * _clipped_sum(np.float64(chunk), limit) + _clipped_sum(n - full * chunk, limit)
+    return full * _clipped_sum(np.float64(chunk), limit, shards) + _clipped_sum(n - full * chunk, limit, shards)
 
 
-def visible_keys(q, kv, causal=True, window=0, chunk=0, topk=0):
-    """Keys of one sequence that at least one of its `q` queries reads (an upper bound for top-k selection)."""
+def visible_keys(q, kv, causal=True, window=0, chunk=0, topk=0, shards=1):
+    """Keys of one sequence that at least one of its `q` queries reads (an upper bound for top-k selection).
+
+    `shards`: of the rank that has most of them, where they are dealt out to so many.
+    """
     q, kv = np.asarray(q, dtype=float), np.asarray(kv, dtype=float)
     if not causal:
         chunk, topk = 0, 0
@@ -52,21 +66,25 @@ def visible_keys(q, kv, causal=True, window=0, chunk=0, topk=0):
     if chunk:
         first = np.maximum(first, np.floor((kv - q) / chunk) * chunk)
     seen = kv - first
-    return np.minimum(seen, topk * q) if topk else seen
+    seen = np.minimum(seen, topk * q) if topk else seen
+    return np.ceil(seen / shards) if shards > 1 else seen
 
 
 @operator(
     "attention(Tensor q, Tensor k, Tensor v, bool causal, int window, int chunk, int topk, str kv_format, str math,"
-    " str phase, str kernel) -> Tensor",
+    " str phase, str kernel, int shards=1) -> Tensor",
     family="attention",
 )
 class Attention:
-    """Fused softmax(q·kᵀ)·v without the score matrix in memory: q [b, heads, s, d], k and v [b, kv_heads, kv, d]."""
+    """Fused softmax(q·kᵀ)·v without the score matrix in memory: q [b, heads, s, d], k and v [b, kv_heads, kv, d].
 
-    def meta(q, k, v, causal, window, chunk, topk, kv_format, math, phase, kernel):
+    `shards`: this rank has one in so many of the keys and values; k and v stand for all of them.
+    """
+
+    def meta(q, k, v, causal, window, chunk, topk, kv_format, math, phase, kernel, shards=1):
         return q.new_empty((q.shape[0], q.shape[2], q.shape[1], v.shape[-1]))
 
-    def dims(q, k, v, causal, window, chunk, topk, kv_format, math, phase, kernel):
+    def dims(q, k, v, causal, window, chunk, topk, kv_format, math, phase, kernel, shards=1):
         return {
             "b": q.shape[0],
             "q": q.shape[2],
@@ -104,8 +122,27 @@ class BiasedAttention:
 
 
 @operator(
+    "joined_attention(Tensor q, Tensor k, Tensor v, int ahead, bool causal, int window, int chunk, int topk,"
+    " str kv_format, str math, str phase, str kernel) -> Tensor",
+    family="attention",
+)
+class JoinedAttention:
+    """attention in which tokens of an image see those behind them, too: `ahead` more pairs a sequence and head."""
+
+    def meta(q, k, v, *_):
+        return q.new_empty((q.shape[0], q.shape[2], q.shape[1], v.shape[-1]))
+
+    def dims(q, k, v, ahead, causal, window, chunk, topk, kv_format, math, phase, kernel):
+        return Attention.dims(q, k, v, causal, window, chunk, topk, kv_format, math, phase, kernel)
+
+    def work(d, a):
+        pairs = d["b"] * d["heads"] * a["ahead"]
+        return Attention.work(d, a) + Work(matrix_flops=2 * pairs * (d["d"] + d["dv"]), vector_flops=5 * pairs)
+
+
+@operator(
     "paged_attention(Tensor q, Tensor k, Tensor v, bool causal, int window, int chunk, int topk, str kv_format,"
-    " str math, str phase, str kernel, int block) -> Tensor",
+    " str math, str phase, str kernel, int block, int shards=1) -> Tensor",
     family="attention",
 )
 class PagedAttention:
@@ -114,11 +151,11 @@ class PagedAttention:
     def meta(q, k, v, *_):
         return q.new_empty((q.shape[0], q.shape[2], q.shape[1], v.shape[-1]))
 
-    def dims(q, k, v, causal, window, chunk, topk, kv_format, math, phase, kernel, block):
+    def dims(q, k, v, causal, window, chunk, topk, kv_format, math, phase, kernel, block, shards=1):
         return Attention.dims(q, k, v, causal, window, chunk, topk, kv_format, math, phase, kernel)
 
     def work(d, a):
-        seen = visible_keys(d["q"], d["kv"], a["causal"], a["window"], a["chunk"], a["topk"])
+        seen = visible_keys(d["q"], d["kv"], a["causal"], a["window"], a["chunk"], a["topk"], a.get("shards", 1))
         blocks = np.ceil(seen / a["block"])
         token = d["kv_heads"] * (d["d"] + d["dv"]) * item_bytes(a["kv_format"])
         return Attention.work(d, a) + Work(read_bytes=d["b"] * ((blocks * a["block"] - seen) * token + 4 * blocks))
@@ -151,19 +188,20 @@ class BlockSparseAttention:
 
 @operator(
     "mla_attention(Tensor q, Tensor q_rope, Tensor latent, Tensor rope, bool causal, int window, int topk,"
-    " str kv_format, str math, str phase, str kernel) -> Tensor",
+    " str kv_format, str math, str phase, str kernel, int shards=1) -> Tensor",
     family="mla",
 )
 class MlaAttention:
     """Absorbed multi-head latent attention: every head reads the one latent [b, 1, kv, rank] and rope key.
 
     Queries come in the same two parts, [b, heads, s, rank] and their rotated part; the latents are the values too.
+    `shards` as in attention.
     """
 
-    def meta(q, q_rope, latent, rope, causal, window, topk, kv_format, math, phase, kernel):
+    def meta(q, q_rope, latent, rope, causal, window, topk, kv_format, math, phase, kernel, shards=1):
         return q.new_empty((q.shape[0], q.shape[1], q.shape[2], latent.shape[-1]))
 
-    def dims(q, q_rope, latent, rope, causal, window, topk, kv_format, math, phase, kernel):
+    def dims(q, q_rope, latent, rope, causal, window, topk, kv_format, math, phase, kernel, shards=1):
         rank = latent.shape[-1]
         return {
             "b": q.shape[0],
@@ -181,7 +219,7 @@ class MlaAttention:
 
 
 def _attention_work(d, a, kv_elements):
-    rule = (a["causal"], a["window"], a["chunk"], a["topk"])
+    rule = (a["causal"], a["window"], a["chunk"], a["topk"], a.get("shards", 1))
     pairs = d["b"] * d["heads"] * attended_pairs(d["q"], d["kv"], *rule)
     out = item_bytes(a["out_format"])
     queries = d["b"] * d["heads"] * d["q"]
@@ -194,24 +232,34 @@ def _attention_work(d, a, kv_elements):
     )
 
 
-@operator("kv_append(Tensor k, Tensor v, int past, str kv_format, int window) -> (Tensor, Tensor)", family="copy")
+@operator(
+    "kv_append(Tensor k, Tensor v, int past, str kv_format, int window, int shards=1) -> (Tensor, Tensor)",
+    family="copy",
+)
 class KvAppend:
-    """Write new keys and values [b, heads, s, d] into the cache; the results stand for the cache, past included."""
+    """Write new keys and values [b, heads, s, d] into the cache; the results stand for the cache, past included.
 
-    def meta(k, v, past, kv_format, window):
+    `shards`: of every sequence, this rank keeps one token in so many.
+    """
+
+    def meta(k, v, past, kv_format, window, shards=1):
         def grown(t):
             return t.new_empty((*t.shape[:-2], past + t.shape[-2], t.shape[-1]))
 
         return grown(k), grown(v)
 
-    def dims(k, v, past, kv_format, window):
-        return {"elements": k.numel() + v.numel(), "past": past, "attrs": {"in_format": dtype_name(k)}}
+    def dims(k, v, past, kv_format, window, shards=1):
+        sizes = {"elements": k.numel() + v.numel(), "past": past, "attrs": {"in_format": dtype_name(k)}}
+        return sizes | ({"tokens": k.shape[-2]} if shards > 1 else {})
 
     def work(d, a):
+        elements = d["elements"]
+        if a.get("shards", 1) > 1:
+            elements = elements / d["tokens"] * np.ceil(d["tokens"] / a["shards"])
         return Work(
-            vector_flops=d["elements"] * (a["in_format"] != a["kv_format"]),
-            read_bytes=d["elements"] * item_bytes(a["in_format"]),
-            write_bytes=d["elements"] * item_bytes(a["kv_format"]),
+            vector_flops=elements * (a["in_format"] != a["kv_format"]),
+            read_bytes=elements * item_bytes(a["in_format"]),
+            write_bytes=elements * item_bytes(a["kv_format"]),
         )
 
 
@@ -269,3 +317,35 @@ def _int32(tensor):
     import sys
 
     return sys.modules[type(tensor.dtype).__module__].int32
+
+
+@operator(
+    "block_scores(Tensor q, Tensor k, int block, int blocks, str kv_format, str math) -> Tensor", family="attention"
+)
+class BlockScores:
+    """Largest score in every block of keys, and the best `blocks` blocks of each query and head.
+
+    q [b, heads, s, d], k [b, 1, kv, d] → block numbers [b, heads, s, blocks]. Scores stay on chip; those of blocks are
+    written as fp32 (they are the workspace) and read once for the selection.
+    """
+
+    def meta(q, k, block, blocks, kv_format, math):
+        return q.new_empty((*q.shape[:3], blocks), dtype=_int32(q))
+
+    def dims(q, k, block, blocks, kv_format, math):
+        sizes = {"b": q.shape[0], "heads": q.shape[1], "q": q.shape[2], "d": q.shape[3], "kv": k.shape[2]}
+        return sizes | {"attrs": {"in_format": dtype_name(q), "phase": "prefill", "kernel": "flash"}}
+
+    def work(d, a):
+        pairs = d["b"] * d["heads"] * attended_pairs(d["q"], d["kv"])
+        rows, count = d["b"] * d["heads"] * d["q"], np.ceil(d["kv"] / a["block"])
+        scores = 4 * rows * count
+        return Work(
+            matrix_flops=2 * pairs * d["d"],
+            vector_flops=pairs + rows * count,
+            read_bytes=rows * d["d"] * item_bytes(a["in_format"])
+            + d["b"] * d["kv"] * d["d"] * item_bytes(a["kv_format"])
+            + scores,
+            write_bytes=scores + 4 * rows * np.minimum(count, a["blocks"]),
+            workspace_bytes=scores,
+        )

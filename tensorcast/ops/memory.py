@@ -130,6 +130,22 @@ class Activation:
         return _elementwise(d["elements"], a["format"], reads=1, writes=1, flops=5)
 
 
+@operator("join_images(Tensor features, bool adds) -> Tensor", family="copy")
+class JoinImages:
+    """Features [n, width] of images put in place of n of the tokens that a decoder sees, or added to them."""
+
+    def meta(features, adds):
+        return features.new_empty(features.shape)
+
+    def dims(features, adds):
+        return {"rows": features.shape[0], "width": features.shape[1], "attrs": {"format": dtype_name(features)}}
+
+    def work(d, a):
+        elements = d["rows"] * d["width"]
+        moved = _elementwise(elements, a["format"], reads=1 + a["adds"], writes=1, flops=int(a["adds"]))
+        return moved + Work(read_bytes=d["rows"] * item_bytes("int64"))
+
+
 @operator("embedding(Tensor ids, Tensor w) -> Tensor", family="gather")
 class Embedding:
     """Gather rows of the table: only the rows asked for are read."""

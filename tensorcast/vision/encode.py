@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from tensorcast.errors import ModelError, TensorcastError
+from tensorcast.trace.context import current
+from tensorcast.trace.library import call
 from tensorcast.trace.liveness import tensors_in
 from tensorcast.vision.host import HostNumbers, Literals
 from tensorcast.vision.processor import processed
@@ -48,35 +50,61 @@ def vision_inputs(model, step) -> dict[str, Any]:
 
 
 def encode_images(model, inputs: dict[str, Any]) -> None:
-    """Run tower and projector; `model.image_tokens` is how many tokens the images of the batch become."""
+    """Run tower and projector and join their features to the text; `model.image_tokens` is how many tokens they are."""
     try:
         with HostNumbers(), Literals():
-            model.image_tokens = _tokens(model, _method(model)(**inputs))
+            result = _method(model)(**inputs)
+            features = _features(model, result)
     except TensorcastError:
         raise
     except Exception as fault:
         text = " ".join(str(fault).split())[:300]
         where = f"{model.architecture}.get_image_features does not run on the meta device"
         raise ModelError(f"{model.blueprint.source.name}: {where}: {type(fault).__name__}: {text}") from fault
+    hidden = _width(model)
+    model.image_tokens = sum(t.numel() for t in features) // hidden
+    join_images(model, model.image_tokens, _deepstack(result))
+
+
+def join_images(model, rows: int, added: list[int]) -> None:
+    """Put `rows` features in place of their tokens' embeddings, and add as many to the results of layers `added`."""
+    stack = model.main_stack
+    path = stack.path if stack is not None else ""
+    features = torch.empty((rows, _width(model)), dtype=model.blueprint.dtype, device="meta")
+    with current().scope(path.rpartition(".")[0]):
+        call.join_images(features, False)
+    for layer in added:
+        with current().scope(f"{path}.{layer}"):
+            call.join_images(features, True)
+
+
+def _deepstack(result: Any) -> list[int]:
+    """Decoder layers to whose results further features are added: those named beside the features, or the first."""
+    sets = getattr(result, "deepstack_features", None) or ()
+    return [each[0] if isinstance(each, tuple) and isinstance(each[0], int) else n for n, each in enumerate(sets)]
 
 
 def _request_images(model) -> Made:
-    """What the images of one request become; made once a model, with a note on what was done to them."""
-    if "_images" not in model.__dict__:
-        name, sizes = model.blueprint.source.name, model.deployment.images
+    """What the images that are shown become; made once, with a note on what was done to those of a request."""
+    known, source = model.__dict__.setdefault("_images", {}), model.blueprint.source
+    if model.shown not in known:
         with torch.device("cpu"):
-            made, origin = processed(model.config, sizes, model.blueprint.source.folder, name)
-        model.__dict__["_images"] = made
-        shapes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in made.pixels.items())
-        model.notes.append(f"images as {origin} makes them: {shapes}{_grids(made)}")
-        model.notes.append(
-            "the language model runs image tokens as it runs text, and what joins the two is not in its figures; "
-            "tokens that mark where an image begins, breaks or ends are text"
-        )
-        towers = [path for path in model.unsharded if path != "\0"]
-        if model.plan.tp > 1 and towers and not model.visual_rules:
-            model.notes.append(f"every rank runs the whole vision tower ({', '.join(towers)})")
-    return model.__dict__["_images"]
+            known[model.shown], origin = processed(model.config, model.shown, source.folder, source.name)
+        if model.shown == model.deployment.images:
+            _say(model, known[model.shown], origin)
+    return known[model.shown]
+
+
+def _say(model, made: Made, origin: str) -> None:
+    shapes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in made.pixels.items())
+    model.notes.append(f"images as {origin} makes them: {shapes}{_grids(made)}")
+    model.notes.append(
+        "the language model runs image tokens as it runs text; tokens that mark where an image begins, breaks or ends "
+        "are text"
+    )
+    towers = [path for path in model.unsharded if path != "\0"]
+    if model.plan.tp > 1 and towers and not model.visual_rules:
+        model.notes.append(f"every rank runs the whole vision tower ({', '.join(towers)})")
 
 
 def _grids(made: Made) -> str:
@@ -101,8 +129,8 @@ def _method(model) -> Callable:
     return method
 
 
-def _tokens(model, result: Any) -> int:
-    """Rows of the language model's width among the features; ModelError where they are something else.
+def _features(model, result: Any) -> list[torch.Tensor]:
+    """The features, as wide as the language model's tokens; ModelError where they are something else.
 
     Some models project features only where they put them among the text: that is done here.
     """
@@ -115,7 +143,7 @@ def _tokens(model, result: Any) -> int:
     if not tensors or any(t.shape[-1] != hidden for t in tensors):
         shapes = ", ".join(str(tuple(t.shape)) for t in tensors) or type(features).__name__
         raise ModelError(f"{model.blueprint.source.name}: image features {hidden} wide expected, not {shapes}")
-    return sum(t.numel() for t in tensors) // hidden
+    return tensors
 
 
 def _projector(module: Any) -> Any:

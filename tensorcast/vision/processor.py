@@ -136,7 +136,9 @@ def _processor_defaults(kind: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted((native.library_root() / "models" / native.module_of(kind)).glob("processing_*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "_defaults":
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "images_kwargs":
+                found |= _plain(node.value)
+            elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "_defaults":
                 found |= _images_part(node.value)
     return found
 
@@ -144,9 +146,14 @@ def _processor_defaults(kind: str) -> dict[str, Any]:
 def _images_part(value: ast.expr) -> dict[str, Any]:
     if not isinstance(value, ast.Dict):
         return {}
-    for key, part in zip(value.keys, value.values, strict=True):
-        if isinstance(key, ast.Constant) and key.value == "images_kwargs" and isinstance(part, ast.Dict):
-            pairs = zip(part.keys, part.values, strict=True)
-            plain = {k.value: v.value for k, v in pairs if isinstance(k, ast.Constant) and isinstance(v, ast.Constant)}
-            return {k: v for k, v in plain.items() if k not in ("return_tensors", "return_row_col_info")}
-    return {}
+    parts = zip(value.keys, value.values, strict=True)
+    found = [part for key, part in parts if isinstance(key, ast.Constant) and key.value == "images_kwargs"]
+    return _plain(found[0]) if found else {}
+
+
+def _plain(value: ast.expr) -> dict[str, Any]:
+    """The entries of a dict in code that are plain values and say what becomes of an image."""
+    if not isinstance(value, ast.Dict):
+        return {}
+    pairs = [p for p in zip(value.keys, value.values, strict=True) if all(isinstance(x, ast.Constant) for x in p)]
+    return {k.value: v.value for k, v in pairs if k.value not in ("return_tensors", "return_row_col_info")}

@@ -12,6 +12,9 @@ from tensorcast.errors import InputError
 Sizes = tuple[tuple[int, int], ...]
 """(height, width) in pixels of every image of one request."""
 
+IMAGE, IMAGES, PROMPT = "image", "images", "prompt"
+"""Tokens that see each other in both directions: those of one image, those of all images, the whole prompt."""
+
 
 @dataclass(frozen=True)
 class Made:
@@ -29,12 +32,14 @@ class ImageRule:
     """`settings`: what the published preprocessor_config.json says beside the sizes that the configuration has.
 
     `make(config, sizes)`: in place of the processor of transformers, where that needs more than transformers.
-    `source`: where either comes from.
+    `source`: where either comes from. `together(text_config, kind)`: which tokens of a prompt with images see each
+    other in both directions in decoder layers of a kind: IMAGE, IMAGES, PROMPT, or "" where all see earlier ones only.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     make: Callable[[Any, Sizes], Made] | None = None
     source: str = ""
+    together: Callable[[Any, str], str] | None = None
 
 
 IMAGE_RULES: Catalog[ImageRule] = Catalog("image rule", patterns=True, normalize=normalize_model_type)
@@ -53,3 +58,24 @@ def image_rule(model_type: str) -> ImageRule:
 
     load_builtin()
     return IMAGE_RULES.find(model_type) or ImageRule()
+
+
+def together(model, kind: str | None) -> str:
+    """Which tokens of a prompt with images see each other in layers of `kind` (None: the usual one) of a model."""
+    if not model.deployment.images:
+        return ""
+    rule = image_rule(model.blueprint.model_type)
+    return rule.together(model.text_config, kind or "full_attention") if rule.together is not None else ""
+
+
+def all_together(model) -> str:
+    """The widest of `together` over the kinds of layers that a model has."""
+    kinds = getattr(model.text_config, "layer_types", None) or (None,)
+    found = {together(model, kind) for kind in kinds}
+    return next((name for name in (PROMPT, IMAGES, IMAGE) if name in found), "")
+
+
+def pairs_ahead(counts: tuple[int, ...], joined: str) -> int:
+    """Pairs (query, later key) of a prompt whose images have `counts` tokens, beside the pairs with earlier keys."""
+    counts = (sum(counts),) if joined == IMAGES else counts
+    return sum(n * (n - 1) // 2 for n in counts) if joined in (IMAGE, IMAGES) else 0

@@ -47,3 +47,11 @@ def _check(options: Mapping[str, Any], sizes: list[str], source: ModelSource) ->
         raise InputError(f"--image: {len(sizes)} images a request; give at most {MOST_IMAGES}")
     if large := next((size for size in sizes if max(size_of(size)) > MOST_SIDE), None):
         raise InputError(f"--image {large}: give at most {MOST_SIDE} pixels a side to a vision-language model")
+
+
+def check_together(name: str, together: str, chunk: int, work: Any) -> None:
+    """InputError where chunks cut tokens apart that see each other in both directions."""
+    needed = work.input_len if together == "prompt" else work.image_tokens
+    if together and chunk and chunk < needed:
+        what = f"--chunk {chunk} cuts {needed} tokens of {name} apart that see each other in both directions"
+        raise InputError(f"{what}; give at least {needed}, or leave it out")

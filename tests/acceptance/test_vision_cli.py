@@ -30,7 +30,8 @@ def test_two_images_of_a_request(simulated):
     vision, prefill = answer["phases"]["vision"], answer["phases"]["prefill"]
     assert answer["metrics"]["ttft_s"] == pytest.approx(vision["step_time_s"] + prefill["step_time_s"], rel=1e-12)
     modules = {op["module"].split(".")[1] for op in vision["ops"] if op["module"]}
-    assert modules == {"visual"}
+    assert modules == {"visual", "language_model"}
+    assert {op["op"] for op in vision["ops"] if "visual" not in op["module"]} == {"join_images"}
     assert not any("visual" in op["module"] for op in prefill["ops"])
 
 
@@ -41,7 +42,9 @@ def test_the_same_size_twice_is_two_images(simulated):
 
 def test_without_images_nothing_changes(simulated):
     answer, text = simulated("--model", "qwen3-vl-2b")
-    assert list(answer["phases"]) == ["prefill", "decode"] and "image" not in text
+    assert list(answer["phases"]) == ["prefill", "decode"] and "images" not in answer["workload"]
+    said = " ".join(text.split())
+    assert "model.visual (" in said and "; --image HxW runs what images need" in said
 
 
 @pytest.mark.parametrize(

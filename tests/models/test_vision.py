@@ -19,11 +19,12 @@ from tensorcast.models.build import build_blueprint
 from tensorcast.models.builtin import gemma4_unified, kimi_k25, muse
 from tensorcast.models.recipes import VISION, Step
 from tensorcast.models.reference import resolve_model
+from tensorcast.ops import operator_named
 from tensorcast.plan import ParallelPlan
-from tensorcast.trace.run import trace_step
+from tensorcast.trace.run import trace_images, trace_step
 from tensorcast.transformer_model import Deployment, deployed_model
 from tensorcast.vision.encode import feature_method, vision_inputs
-from tensorcast.vision.rules import ImageRule, register_image_rule
+from tensorcast.vision.rules import ImageRule, Made, register_image_rule
 from tensorcast.vision.tiles import least_enlarged
 from tests.models.towers import TOWERS
 from tests.verify.deployed import matrix_flops
@@ -168,6 +169,19 @@ def test_cohere_tiles_are_those_of_its_processor():
         assert least_enlarged(size, 512, 12) == width * height + (width * height > 1), size
 
 
+@pytest.mark.parametrize(("size", "tiles"), [((1024, 1024), 9 + 1), ((448, 448), 1), ((448, 896), 2 + 1)])
+def test_internvl_cuts_images_as_its_processor_says(size, tiles):
+    """The image processor alone would scale every image to one square; the model's processor tells it to cut."""
+    from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+
+    vision = {**TOWERS["internvl"]["vision_config"], "image_size": [448, 448]}
+    model = deployed(resolve_model({**TOWERS["internvl"], "vision_config": vision, "image_seq_length": 256}), (size,))
+    trace_step(model, VISION, 1, 1, 0)
+    stock = GotOcr2ImageProcessorPil(size={"height": 448, "width": 448})
+    assert stock.get_number_of_image_patches(*size, {"crop_to_patches": True}) == tiles
+    assert model.image_tokens == 256 * tiles
+
+
 def test_gemma_patches_are_those_of_its_processor():
     own = own_functions("gemma4_unified", "get_aspect_ratio_preserving_size")["get_aspect_ratio_preserving_size"]
     for size in SIZES:
@@ -300,8 +314,6 @@ def test_settings_beside_the_model_come_before_published_ones(tmp_path):
 
 
 def test_a_rule_of_the_users_own():
-    from tensorcast.vision.rules import Made
-
     def made(config, sizes):
         return Made({"pixel_values": (4 * len(sizes), 1536)}, {"image_grid_thw": [[1, 2, 2]] * len(sizes)})
 
@@ -314,6 +326,132 @@ def test_a_rule_of_the_users_own():
 
 def test_a_tower_that_needs_values_says_so():
     model = deployed(resolve_model(TOWERS["gemma3"]), plan=ParallelPlan())
-    model.__dict__["_images"] = type("Made", (), {"pixels": {"pixel_values": (1, 3, 96, 96)}, "numbers": {}})()
+    model.__dict__["_images"] = {IMAGES: Made({"pixel_values": (1, 3, 96, 96)})}
     with pytest.raises(ModelError, match="get_image_features does not run on the meta device"):
         trace_step(model, VISION, 1, 1, 0)
+
+
+# -- how images and text come together ---------------------------------------------------------------------------------
+
+
+def test_features_take_the_place_of_embeddings_and_are_added_behind_the_first_layers():
+    traced = trace_step(deployed(resolve_model(TOWERS["qwen3_vl"]), ((320, 320),)), VISION, 3, 1, 0)
+    met = [(c.module, c.attrs["adds"], c.dims) for c in traced.calls if c.op == "join_images"]
+    sizes = {"rows": 3 * 100, "width": WIDTH}
+    text = "model.language_model"
+    assert met == [(text, False, sizes), (f"{text}.layers.0", True, sizes), (f"{text}.layers.1", True, sizes)]
+    plain = trace_step(deployed(resolve_model(TOWERS["qwen2_5_vl"])), VISION, 1, 1, 0)
+    assert [c.attrs["adds"] for c in plain.calls if c.op == "join_images"] == [False]
+
+
+def test_three_axes_of_positions_cost_what_one_does():
+    """M-RoPE: positions come for time, height and width; what rotates queries and keys is as large as for text."""
+    model = deployed(resolve_model(TOWERS["qwen3_vl"]))
+    rows = {c.op: c.dims for c in trace_step(model, "prefill", 2, 50, 0).calls}
+    assert rows["rotary"]["elements"] == 2 * 50 * 16 * (4 + 2) and rows["rotary"]["table"] == 2 * 2 * 50 * 16
+
+
+def stock_pairs(kind: str, text: list[int], images: list[int], window: int) -> dict[str, int]:
+    """Pairs that the model's own mask lets through, by kind of layer: an image of `images` tokens before each text."""
+    import importlib
+
+    module = importlib.import_module(f"transformers.models.{kind}.modeling_{kind}")
+    source = resolve_model({**TOWERS[kind], "text_config": {**TOWERS[kind]["text_config"], "sliding_window": window}})
+    config = build_blueprint(source, attn_implementation="eager").config.get_text_config()
+    types = [t for n, m in zip(images, text, strict=True) for t in [1] * n + [0] * m]
+    given = torch.tensor([types])
+    config._attn_implementation = "eager"
+    masks = module.create_masks_for_vision_model(
+        config=config,
+        inputs_embeds=torch.zeros(1, len(types), 8),
+        attention_mask=None,
+        past_key_values=None,
+        position_ids=torch.arange(len(types))[None],
+        block_sequence_ids=module.get_block_sequence_ids_for_mask(given, given.device),
+    )
+    return {layers: int((mask == 0).sum()) for layers, mask in masks.items()}
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "gemma4"])
+@pytest.mark.parametrize("window", [1000, 20])
+def test_pairs_are_those_of_the_models_own_mask(kind, window):
+    fields = {"sliding_window": window, "use_bidirectional_attention": "vision"} if kind == "gemma4" else {}
+    text = {**TOWERS[kind]["text_config"], "sliding_window": window, **fields}
+    text["layer_types"] = ["sliding_attention", "sliding_attention", "full_attention"]
+    sizes = ((96, 96), (240, 144))
+    model = deployed(resolve_model({**TOWERS[kind], "text_config": text}), sizes, reuse=False)
+    trace_images(model)
+    counts = list(model.image_counts)
+    assert sum(counts) == model.image_tokens and min(counts) > 1
+    tokens = sum(counts) + 12
+    calls = [c for c in trace_step(model, "prefill", 2, tokens, 0).calls if "attention" in c.op]
+    expected = stock_pairs(kind, [5, 7], counts, window)
+    kinds = ["sliding_attention", "sliding_attention", "full_attention"]
+    found = [operator_named(c.op).work(c.dims, c.attrs).matrix_flops / (4 * c.dims["d"] * 2 * 4) for c in calls]
+    assert found == [expected[name] for name in kinds]
+    chunk = [c for c in trace_step(model, "chunked", 2, 8, tokens).calls if "attention" in c.op]
+    assert {c.op for c in chunk} == {"attention"}
+
+
+def test_an_image_that_is_read_in_both_directions():
+    answer, text = (simulate("gemma-3-4b", image=image, input_len=300) for image in (["896x896"], None))
+    used = [{op["op"] for op in phase["ops"]} for phase in (*answer["phases"].values(), text["phases"]["prefill"])]
+    assert ["joined_attention" in names for names in used] == [False, True, False, False]
+    more = simulate("gemma-3-4b", image=None, input_len=556)["phases"]["prefill"]["matrix_flops"]
+    seen = 2 * 8 * 2 * (256 + 256) * (256 * 255 // 2)  # 2 layers, 8 heads of 256
+    assert answer["phases"]["prefill"]["matrix_flops"] - more == pytest.approx(seen, rel=1e-9)
+    with pytest.raises(InputError, match="--chunk 100 cuts 256 tokens of gemma-3-4b apart that see each other in both"):
+        simulate("gemma-3-4b", image=["896x896"], input_len=300, chunk=100)
+
+
+# -- what is in memory only --------------------------------------------------------------------------------------------
+
+
+def test_a_tower_that_nothing_runs_is_named():
+    text = simulate(image=None)
+    (said,) = (note for note in text["warnings"] if note.startswith("in memory but not in the time"))
+    assert "model.visual (" in said and said.endswith("; --image HxW runs what images need")
+    assert not any("in memory but not in the time" in note for note in simulate(image=TWO)["warnings"])
+    assert not any("in memory" in note for note in simulate("qwen3-0.6b", image=None)["warnings"])
+
+
+def test_sound_that_cannot_be_asked_for_is_named():
+    config = {
+        "model_type": "qwen2_audio",
+        "architectures": ["Qwen2AudioForConditionalGeneration"],
+        "text_config": {
+            "model_type": "qwen2", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 320,
+        },
+        "audio_config": {
+            "model_type": "qwen2_audio_encoder", "d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2,
+            "encoder_ffn_dim": 64, "num_mel_bins": 16,
+        },
+    }  # fmt: skip
+    answer = tc.simulate(model=config, hw="h100-sxm", input_len=20, output_len=4, dtype="bf16").to_dict()
+    (said,) = (note for note in answer["warnings"] if note.startswith("in memory but not in the time"))
+    assert "model.audio_tower (" in said and "model.multi_modal_projector (" in said and "--image" not in said
+
+
+def test_published_names_of_a_tower_count():
+    """Kimi-K2.5's configuration says vt_hidden_size where transformers' class says hidden_size."""
+    vision = {"vt_num_hidden_layers": 2, "vt_hidden_size": 64, "vt_intermediate_size": 80, "vt_num_attention_heads": 4}
+    vision |= {"patch_size": 14, "merge_kernel_size": [2, 2], "mm_hidden_size": 64}
+    fields = {name: value for name, value in TOWERS["kimi_k25"].items() if name != "projection_hidden_size"}
+    tower = deployed(resolve_model({**fields, "vision_config": vision})).module.model.vision_tower
+    sizes = {tuple(p.shape) for p in tower.parameters()}
+    assert (80, 64) in sizes and not any(1152 in size for size in sizes)
+    assert sum(isinstance(m, torch.nn.ModuleList) and len(m) == 2 for m in tower.modules()) == 1
+
+
+@pytest.mark.nightly
+def test_image_text_types_of_transformers():
+    """The survey: how many types take an image, tower and language model both. At least those that did."""
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "vision.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    ran, of = (int(word) for word in done.stdout.splitlines()[-1].split()[:3:2])
+    assert (ran, of) >= (55, 97) and "Traceback" not in done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import sqrt
 from typing import Any
 
+from tensorcast.models.builtin.joined_images import gemma4
 from tensorcast.vision.rules import ImageRule, Made, Sizes, register_image_rule
 
 MOST_PATCHES = 280  # max_soft_tokens of Gemma4UnifiedImageProcessor
@@ -28,4 +29,4 @@ def made_of(config: Any, sizes: Sizes) -> Made:
     return Made({"pixel_values": (len(sizes), MOST_PATCHES, 3 * side**2)}, {"image_position_ids": positions})
 
 
-register_image_rule("gemma4_unified", ImageRule(make=made_of, source="Gemma4UnifiedImageProcessor"))
+register_image_rule("gemma4_unified", ImageRule(make=made_of, source="Gemma4UnifiedImageProcessor", together=gemma4))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import sqrt
 from typing import Any
 
+from tensorcast.pipelines import ModelProfile, register_model_profile
 from tensorcast.vision.rules import ImageRule, Made, Sizes, register_image_rule
 
 MOST_PATCHES = 16_384
@@ -37,4 +38,20 @@ def made_of(config: Any, sizes: Sizes) -> Made:
     )
 
 
+def with_published_names(config: Any) -> None:
+    """The published configuration has other names for the tower's sizes than the class of transformers."""
+    for part, names in ((config.vision_config, _TOWER), (config, _PROJECTOR)):
+        for name, published in names.items():
+            value = getattr(config.vision_config, published, None)
+            if value is not None:
+                setattr(part, name, value)
+
+
+_TOWER = {
+    **{name: f"vt_{name}" for name in ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers")},
+    **{f"pos_emb_{axis}": f"init_pos_emb_{axis}" for axis in ("height", "width", "time")},
+}
+_PROJECTOR = {"projection_hidden_size": "mm_hidden_size"}
+
+register_model_profile(ModelProfile(model_type="kimi_k25", config_patch=with_published_names))
 register_image_rule("kimi_k25", ImageRule(make=made_of, source="Kimi_K25ImageProcessor"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tensorcast.pipelines import ModelProfile, register_model_profile
 
-_ATTENTION = {
+ATTENTION = {
     **dict.fromkeys(("*.self_attn.q_proj", "*.self_attn.k_proj", "*.self_attn.v_proj"), "column"),
     "*.self_attn.qkv_proj": "column",
     "*.self_attn.o_proj": "row",
@@ -21,10 +21,9 @@ _SHARED = {"*.shared_mlp.input_linear": "column", "*.shared_mlp.output_linear": 
 for _model_type, _plan in {
     "granitemoehybrid": _SHARED,
     "granitemoeshared": _SHARED,
-    "minimax_m2": _ATTENTION,
-    "minimax_m3_vl_text": _ATTENTION,
-    "olmo_hybrid": _ATTENTION,
-    "phi3": _ATTENTION | _FEED_FORWARD,
+    "minimax_m2": ATTENTION,
+    "olmo_hybrid": ATTENTION,
+    "phi3": ATTENTION | _FEED_FORWARD,
     "qwen3_next": _SCAN,
     "qwen3_5": _SCAN,
     "qwen3_5_text": _SCAN,
