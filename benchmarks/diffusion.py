@@ -1,8 +1,8 @@
 """Every model class of diffusers from its default configuration: `python benchmarks/diffusion.py [CLASS …] [--write]`.
 
 Prints one line a class: parameters, FLOP of a step of two pictures (512 x 512 pixels; videos of two groups of frames),
-whether torch counts the same on the untouched model, operators, seconds of a full-depth trace, and whether two ranks
-can share it by --tp and --sp; else the reason. --write puts the table into docs/coverage.md.
+whether torch counts the same on the untouched model, operators, CPU seconds of a full-depth trace, and whether two
+ranks can share it by --tp and --sp; else the reason. --write puts the table into docs/coverage.md.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def summary(found: list[Finding]) -> str:
     return (
         f"{len(traced)} of {len(found)} model classes of diffusers trace; torch counts the same FLOP for {equal} of "
         f"the {len(counted)} that it can count; {split['tp']} split by --tp 2, {split['sp']} by --sp 2."
-        + (f" The slowest full-depth trace takes {slowest.seconds:.2f} s ({slowest.name})." if slowest else "")
+        + (f" The slowest full-depth trace takes {slowest.seconds:.2f} s of CPU ({slowest.name})." if slowest else "")
     )
 
 

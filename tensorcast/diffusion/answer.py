@@ -2,7 +2,8 @@
 
 A request takes the time of the text encoders, one after the other, of all denoising steps, and of the VAE. With a DiT
 cache, F of the n steps run in full and n - F take kept results: latency = text encoders + F × full + (n - F) × cached +
-VAE. All components are in memory together; activations are those of the stage that needs most.
+VAE. All components are in memory together; activations are those of the stage that needs most, those of denoising with
+what a DiT cache keeps.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import Any
 
 from tensorcast.answer import Answer
 from tensorcast.cost.phase import Phase
-from tensorcast.diffusion.dit_cache import Schedule, cached_table
+from tensorcast.diffusion.dit_cache import Schedule, cached_table, kept_bytes
 from tensorcast.memory import Memory
 from tensorcast.optable import OpTable
 from tensorcast.plan import Workload
 from tensorcast.request import Request
+from tensorcast.steps import steps_of
 from tensorcast.units import bytes_
 
 CACHED = "denoise_cached"
@@ -43,11 +45,14 @@ class DenoiserAnswer(Answer):
         out = {name: self._stage(name) for name in ("text_encoder", "vae_encoder")}
         out["denoise"] = self._phase("denoise", self.steps["denoise"])
         if self.schedule is not None:
-            full = self.deployed.tables["denoise"]
-            kept = {**self.deployed.tables, "denoise": cached_table(full, self.schedule, self.facts.architecture)}
-            out[CACHED] = self._phase(CACHED, self.steps["denoise"], kept)
+            out[CACHED] = self._phase(CACHED, self.steps["denoise"], {"denoise": self._cached})
         out["vae"] = self._stage("vae")
         return {name: phase for name, phase in out.items() if phase is not None}
+
+    @cached_property
+    def _cached(self) -> OpTable:
+        """The table of a step that takes kept results."""
+        return cached_table(self.deployed.tables["denoise"], self.schedule, self.facts.architecture, self.plan.tp)
 
     def _stage(self, name: str) -> Phase | None:
         """All components of a stage, one after the other; the module of an operator starts with its component."""
@@ -86,11 +91,23 @@ class DenoiserAnswer(Answer):
         others = [answer.memory(replace(answer.work, batch=batch)) for _, answer in self.stages]
         if own is None or None in others:
             return None
+        own = replace(own, activation_peak=own.activation_peak + self._kept_results(work or self.work))
         most = max([own, *others], key=lambda memory: memory.activation_peak + memory.workspace)
         weights = own.weights * (1 + len(self.request.experts)) + sum(
             other.weights for other, (stage, _) in zip(others, self.stages, strict=True) if stage.resident
         )
         return replace(own, weights=weights, activation_peak=most.activation_peak, workspace=most.workspace)
+
+    def _kept_results(self, work: Workload) -> float:
+        """Bytes that a DiT cache keeps from step to step, for every prediction that this device makes."""
+        if self.schedule is None:
+            return 0.0
+        passes = steps_of(work, self.plan)["denoise"]
+        return sum(
+            kept_bytes(self._cached, (steps.batch, *point))
+            for _, steps in passes
+            for point in zip(steps.tokens, steps.past, strict=True)
+        )
 
     def memory_dict(self) -> dict[str, Any]:
         out = super().memory_dict()
@@ -122,9 +139,9 @@ class DenoiserAnswer(Answer):
             said.append("text encoders and VAE run whole on every device, on its share of the batch")
         if self.schedule is not None:
             cached = self.work.steps - self.full_steps
-            said.append(
-                f"--dit-cache: {self.full_steps} steps in full, {cached} with kept results, whose adding is not counted"
-            )
+            said.append(f"--dit-cache: {self.full_steps} steps in full, {cached} with kept results")
+        combined = "" if self.work.guidance == "none" else ", the combination of the two predictions among it"
+        said.append(f"the scheduler's arithmetic on the latents is not counted{combined}: elementwise, once a step")
         return said
 
     def to_dict(self, *, strict: bool = False) -> dict[str, Any]:

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from tensorcast.errors import DeploymentError, InputError
-from tensorcast.optable import OpTable, Row
+from tensorcast.ops.base import item_bytes
+from tensorcast.optable import OpTable, Piece, Row
 from tensorcast.plan import DIT_CACHE
+
+ATTENTION, KEPT = "attention", "dit_cache"
+"""Operator that tells how many tokens a block has, and the module that adding the kept result belongs to."""
 
 
 @dataclass(frozen=True)
@@ -16,8 +22,9 @@ class Schedule:
 
     Of n steps, step i (from 0) runs in full when i < `first`, when i >= n - `last`, or when i - first + 1 is a multiple
     of `every`; any other step leaves out the blocks `skip` (start, end), counted through all lists of blocks in order,
-    None = all to the end. What is left runs: embeddings, the blocks that are not skipped, the last projection. Adding
-    the kept result, one pass over the tokens, is not counted, nor is the memory of one [tokens, width] that it takes.
+    None = all to the end. What is left runs: embeddings, the blocks that are not skipped, the last projection, and one
+    addition of the kept result: what the skipped blocks changed about every token [tokens, width], of image and text
+    where the blocks join them. It stays in memory, once for each prediction of a step.
     """
 
     every: int
@@ -68,27 +75,65 @@ def _blocks(text: str, value: str) -> tuple[int, int | None]:
     return int(start or 0), int(end) if end else None
 
 
-def cached_table(table: OpTable, schedule: Schedule, name: str) -> OpTable:
-    """The table of a step that takes the skipped blocks' result from the last full step."""
-    return replace(table, pieces=tuple(replace(p, rows=_kept(p.rows, schedule, name)) for p in table.pieces))
+def cached_table(table: OpTable, schedule: Schedule, name: str, ranks: int = 1) -> OpTable:
+    """The table of a step that takes the skipped blocks' result from the last full step.
+
+    `ranks`: devices that hold a part of every head's work each, and the tokens of their part whole (--tp).
+    """
+    return replace(table, pieces=tuple(replace(p, rows=_rows(p, schedule, name, ranks)) for p in table.pieces))
 
 
-def _kept(rows: tuple[Row, ...], schedule: Schedule, name: str) -> tuple[Row, ...]:
-    offsets = _block_lists(rows, name)
+def kept_bytes(table: OpTable, point: tuple[int, int, int]) -> float:
+    """Bytes of the kept result at (batch, tokens, past) of a `cached_table`; 0 where the table does not reach."""
+    piece = table.piece_for(*point)
+    if piece is None:
+        return 0.0
+    row = next(row for row in piece.rows if row.module == KEPT)
+    return float(np.dot(row.dims["elements"], piece.basis(*point))[0]) * item_bytes(row.attrs["format"])
+
+
+def _rows(piece: Piece, schedule: Schedule, name: str, ranks: int) -> tuple[Row, ...]:
+    offsets = _block_lists(piece.rows, name)
     start, end = schedule.skip
     blocks = offsets.pop("")
     if start >= blocks or (end or 0) > blocks:
         raise DeploymentError(f"--dit-cache skip={start}:{end or ''}: {name} has {blocks} blocks")
     end = blocks if end is None else end
-    out = []
-    for row in rows:
+    out, left = [], []
+    for row in piece.rows:
         if row.stack not in offsets:
             out.append(row)
             continue
         layers = tuple(n for n in row.layers if not start <= offsets[row.stack] + n < end)
         if layers:
             out.append(replace(row, layers=layers, count=row.count * len(layers) // len(row.layers)))
-    return tuple(out)
+        if len(layers) < len(row.layers):
+            left.append(row)
+    return (*out, _addition(piece, left, name, ranks))
+
+
+def _addition(piece: Piece, skipped: list[Row], name: str, ranks: int) -> Row:
+    """Adding the kept result: as large as the queries of the attention that sees most tokens, in all heads."""
+    sizes = [_product(piece, [row.dims[d] for d in ("b", "q", "heads", "d")]) for row in skipped if row.op == ATTENTION]
+    if not sizes:
+        raise DeploymentError(f"--dit-cache: {name} has no attention in its blocks that says how many tokens they have")
+    elements = tuple(ranks * size for size in max(sizes, key=sum))
+    fmt = next(row.attrs["out_format"] for row in skipped if row.op == ATTENTION)
+    nothing = (0.0,) * len(piece.monomials)
+    return Row("residual_add", KEPT, 1, {"elements": elements}, {"format": fmt}, (nothing, nothing), place="post")
+
+
+def _product(piece: Piece, factors: list[tuple[float, ...]]) -> tuple[float, ...]:
+    """The product of polynomials over the piece's monomials."""
+    whole = {(0, 0, 0): 1.0}
+    for factor in factors:
+        terms: dict[tuple[int, ...], float] = {}
+        for mine, value in whole.items():
+            for other, more in zip(piece.monomials, factor, strict=True):
+                key = tuple(a + b for a, b in zip(mine, other, strict=True))
+                terms[key] = terms.get(key, 0.0) + value * more
+        whole = {key: value for key, value in terms.items() if value}
+    return tuple(whole.get(monomial, 0.0) for monomial in piece.monomials)
 
 
 def _block_lists(rows: tuple[Row, ...], name: str) -> Mapping[str, int]:

@@ -27,16 +27,16 @@ class DiffusersTransformerModel(TransformerModel):
         """The class's own plan, its objects under the words that transformers has for them.
 
         Without one, the table by names speaks (layers.tp_rules), and blocks whose attention and feed-forward share
-        their last product are cut as the two would be. Convolutions are not cut.
+        their last product are cut as the two would be. Convolutions are not cut, nor is attention that pools a prompt.
         """
         plan = getattr(self.module, "_tp_plan", None) or {}
-        if self.plan.tp > 1 and not plan and not self.tp_rules:
-            if _mostly_convolutions(self.module):
+        if self.plan.tp > 1 and not plan:
+            if not self.tp_rules and _mostly_convolutions(self.module):
                 raise DeploymentError(
                     f"--tp {self.plan.tp}: no tensor-parallel plan for {self.architecture}, which is mostly "
                     f"convolutions; use --dp{self._sequence_hint}, or give one as tp_plan of a ModelProfile"
                 )
-            plan = _shared_last_products(self.module)
+            plan = _shared_last_products(self.module) | _pools(self.module)
         return {pattern: style if isinstance(style, str) else _word(style) for pattern, style in plan.items()}
 
     @property
@@ -63,6 +63,12 @@ def _shared_last_products(module: nn.Module) -> dict[str, str]:
         if all(isinstance(getattr(block, name, None), nn.Linear) for name in ("proj_mlp", "proj_out"))
         for name, style in (("proj_mlp", "colwise"), ("proj_out", "packed_rowwise"))
     }
+
+
+def _pools(module: nn.Module) -> dict[str, str]:
+    """Rules for attention that makes one row of a prompt: some of its products are read without being called."""
+    pools = [path for path, part in module.named_modules() if path.endswith("pooler") and any(part.children())]
+    return {f"{path}.*": "replicate" for path in pools}
 
 
 def _word(style: object) -> str:

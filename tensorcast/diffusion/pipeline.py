@@ -17,7 +17,7 @@ from tensorcast.diffusion.pipelines import CLIP_TOKENS
 from tensorcast.diffusion.published import Use, use_of
 from tensorcast.errors import DeploymentError, InputError, ModelError
 from tensorcast.models.parts import Part
-from tensorcast.models.reference import TEXT_ENCODER, VAE, VAE_ENCODER, ModelSource, resolve_model
+from tensorcast.models.reference import DROPPED, TEXT_ENCODER, VAE, VAE_ENCODER, ModelSource, resolve_model
 from tensorcast.plan import ParallelPlan, Workload
 from tensorcast.quantization.plan import QuantPlan
 
@@ -119,7 +119,8 @@ def experts_of(source: ModelSource) -> tuple[str, ...]:
     """
     others = [part for part in source.parts if not part.stage]
     for part in others:
-        plain = {key: value for key, value in _complete(part, source).items() if key in source.config or value}
+        stated = {key: value for key, value in _complete(part, source).items() if key not in DROPPED}
+        plain = {key: value for key, value in stated.items() if key in source.config or value}
         if {**plain, "dtype": None} != {**source.config, "dtype": None}:
             what = f"{part.name} is not shaped as the first denoiser, and how many steps each takes is not stated"
             raise ModelError(f"{source.name}: {what}; give the folder of the one to cost")

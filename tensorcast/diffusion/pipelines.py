@@ -78,10 +78,19 @@ def _classes(word: str) -> Iterator[tuple[str, str]]:
 
 def class_fields(name: str) -> frozenset[str]:
     """Names that the constructor of a model class of diffusers takes; none where it has no such class."""
+    return frozenset(re.findall(r"^\s+(\w+)(?::|=)", _constructor(name), re.M))
+
+
+def class_numbers(name: str) -> dict[str, int]:
+    """Those of them that are whole numbers by default, with that number."""
+    return {field: int(n) for field, n in re.findall(r"^\s+(\w+):[^\n=]*= (\d+),?$", _constructor(name), re.M)}
+
+
+def _constructor(name: str) -> str:
+    """The arguments of the constructor of a model class, as text."""
     for text in _texts("models/**/*.py", f"class {name}("):
-        code = text[text.index(f"class {name}(") :]
-        return frozenset(re.findall(r"^\s+(\w+)(?::|=)", _signature(code, "__init__"), re.M))
-    return frozenset()
+        return _signature(text[text.index(f"class {name}(") :], "__init__")
+    return ""
 
 
 def _texts(pattern: str, word: str) -> Iterator[str]:
@@ -161,12 +170,18 @@ def _ratios(code: str) -> tuple[int | None, int | None]:
     return space, time
 
 
+_HALVINGS = ("temperal_downsample", "temporal_downsample", "temporal_downsample_blocks")
+_LEVELS = ("dim_mult", "block_out_channels", "encoder_block_out_channels", "ch_mult")
+
+
 def ratios_of(vae: dict) -> tuple[int | None, int | None]:
     """(pixels a latent covers along one side, frames a latent frame covers) of a VAE's configuration; None: unsaid."""
-    halvings = vae.get("temperal_downsample") or vae.get("temporal_downsample")
-    levels = vae.get("dim_mult") or vae.get("block_out_channels") or vae.get("encoder_block_out_channels")
+    halvings = next((vae[name] for name in _HALVINGS if vae.get(name)), None)
+    levels = next((vae[name] for name in _LEVELS if vae.get(name)), None)
     space = vae.get("scale_factor_spatial") or vae.get("spatial_compression_ratio")
-    time = vae.get("scale_factor_temporal") or vae.get("temporal_compression_ratio")
+    time = (
+        vae.get("scale_factor_temporal") or vae.get("temporal_compression_ratio") or vae.get("temporal_compress_times")
+    )
     if space is None and vae.get("spatio_temporal_scaling"):
         space = vae.get("patch_size", 1) * 2 ** sum(map(bool, vae["spatio_temporal_scaling"]))
         time = time or vae.get("patch_size_t", 1) * 2 ** sum(map(bool, vae["spatio_temporal_scaling"]))

@@ -14,7 +14,7 @@ from tensorcast.plan import ParallelPlan
 ONLY_DENOISE = ("image", "frames", "steps", "guidance", "dit_cache")
 ONLY_LANGUAGE = (
     "output_len", "prefix_len", "seq_lens", "chunk", "mtp", "acceptance_rate", "concurrency", "max_model_len",
-    "kv_cache_dtype", "micro_batches",
+    "kv_cache_dtype", "micro_batches", "dcp", "sequence_parallel",
 )  # fmt: skip
 IMAGE = "1024x1024"
 

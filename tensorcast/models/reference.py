@@ -90,21 +90,30 @@ def resolve_model(
         return replace(source, digest=_digest(source.config, source.custom.stamp) if custom.stamp else "")
     source = from_mapping(ref) if isinstance(ref, Mapping) else _find(str(ref or "").strip(), revision)
     check_config(source.config, _where(source))
-    config = source.config
-    if overrides:
-        config = apply_overrides(config, overrides, source.name)
-    if layers is not None:
-        config = keep_layers(config, layers, source.name)
+    config = _changed(source.config, overrides, layers, source.name)
     if overrides or layers is not None:
         check_config(config, f"{_where(source)} with the changes asked for")
     kept = source.expected_parameters if config == source.config else None
-    source = replace(source, config=config, expected_parameters=kept, digest=_digest(config, _beside(source)))
-    if "_class_name" in config and "model_type" not in config:
+    parts = tuple(  # other denoisers of a pipeline change with the first
+        part if part.stage or part.config is None
+        else replace(part, config=_changed(part.config, overrides, layers, source.name))
+        for part in source.parts
+    )  # fmt: skip
+    source = replace(source, config=config, parts=parts, expected_parameters=kept)
+    source = replace(source, digest=_digest(config, _beside(source)))
+    if "_class_name" in config:
         source = replace(source, phases=DENOISE)
     if custom is None:
         return source
     own = _given(custom, source, overrides, layers)
     return replace(own, digest=_digest(own.config, [_beside(source), own.custom.stamp]) if custom.stamp else "")
+
+
+def _changed(config: Mapping, overrides: Mapping, layers: int | None, name: str) -> Mapping:
+    """The configuration with the changes asked for."""
+    if overrides:
+        config = apply_overrides(config, overrides, name)
+    return config if layers is None else keep_layers(config, layers, name)
 
 
 def _given(custom: Custom, base: ModelSource | None, overrides: Mapping, layers: int | None) -> ModelSource:

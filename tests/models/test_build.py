@@ -92,6 +92,13 @@ def test_kimi_k2_is_built_as_deepseek_v3():
     [
         ({"model_type": "qwen33"}, "does not know model_type 'qwen33'; nearest: qwen3"),
         ({"model_type": "kimi_k3"}, "no model code for kimi_k3"),
+        (
+            {"model_type": "kimi_linear", "routed_expert_hidden_size": 32},
+            "kimi_linear cannot hold this model: its class lacks latent experts .routed_expert_hidden_size 32.",
+        ),
+        ({"model_type": "kimi_linear", "hidden_act": "situ"}, "its class lacks the activation 'situ'"),
+        ({"model_type": "minimax_m2", "shared_intermediate_size": 64}, "its class lacks a shared expert"),
+        ({"model_type": "minimax_m2", "attn_type_list": [0, 1]}, "its class lacks linear attention"),
         ({"model_type": "mimo", "attention_bias": False}, "mimo cannot be built as qwen2: attention_bias is False"),
         ({"model_type": "mine", "auto_map": {"AutoConfig": "a.B"}}, "add --trust-remote-code"),
         (

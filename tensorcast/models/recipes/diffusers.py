@@ -32,7 +32,8 @@ def recipe(source: ModelSource, wanted: Wanted) -> Recipe | None:
         raise ModelError(f"{model_class.__name__} is not run by itself: {family.alone}")
     config, notes = fields_of(model_class, source.config)
     if source.phases in (VAE, VAE_ENCODER):
-        return _autoencoder(model_class, config, notes, wanted, source.phases)
+        notes += (family.fixed,) * bool(family.fixed)
+        return _autoencoder(model_class, config, notes, wanted, source.phases, family.prepare)
     sizes, origin = ratios(config, source.beside)
     return Recipe(
         kind="diffusers",
@@ -55,7 +56,12 @@ def _finish(module: nn.Module, dtype: torch.dtype, prepare: Callable[[nn.Module]
 
 
 def _autoencoder(
-    model_class: type, config: dict[str, Any], notes: tuple[str, ...], wanted: Wanted, phases: tuple[str, ...]
+    model_class: type,
+    config: dict[str, Any],
+    notes: tuple[str, ...],
+    wanted: Wanted,
+    phases: tuple[str, ...],
+    prepare: Callable[[nn.Module], None] | None,
 ) -> Recipe:
     from tensorcast.diffusion.vae import arguments, one_way
 
@@ -67,7 +73,7 @@ def _autoencoder(
         model_type=normalise_type(model_class.__name__),
         origin=f"{model_class.__module__.partition('.')[0]} {model_class.__name__}",
         inputs=arguments,
-        finish=lambda module: keep_fp32(module, wanted.dtype),
+        finish=lambda module: _finish(module, wanted.dtype, prepare),
         notes=notes,
         phases=phases,
     )

@@ -37,6 +37,13 @@ register_denoiser(
     "ErnieImageTransformer2DModel",
     arguments={"text_bth": lambda s: s.sized(s.text, s.field("text_in_dim")), "text_lens": lambda s: s.whole()},
 )
+register_denoiser(
+    "Flux2Transformer2DModel",
+    arguments={  # one table of positions a picture, as its pipelines hand them over
+        "img_ids": lambda s: s.sized(s.tokens, len(s.config["axes_dims_rope"])),
+        "txt_ids": lambda s: s.sized(s.text, len(s.config["axes_dims_rope"])),
+    },
+)
 register_denoiser("Flux3Transformer2DModel", axes="bnc", space=16)  # latents of 8 pixels, 2 x 2 of them a token
 register_denoiser(
     "GlmImageTransformer2DModel",
@@ -106,6 +113,22 @@ register_denoiser(
             s.sized(s.field("num_embeddings"), s.field("embedding_dim")) if s.config["encoder_hid_proj_type"] else None
         ),
     },
+)
+
+# what makes the modulation of all blocks is small, and every rank needs all of it
+register_model_profile(
+    ModelProfile(model_type="chromatransformer2dmodel", tp_plan={"distilled_guidance_layer.*": "replicated"})
+)
+
+
+def _own_part_of_feed_forward(model):
+    """Single blocks take gate and values apart by a width that they state."""
+    for _, block in model.modules_of("OvisImageSingleTransformerBlock"):
+        block.mlp_hidden_dim //= model.plan.tp
+
+
+register_model_profile(
+    ModelProfile(model_type="ovisimagetransformer2dmodel", vl_patch_method=_own_part_of_feed_forward)
 )
 
 

@@ -93,15 +93,38 @@ def _caption(s, plain):
 register_denoiser("LTX2VideoTransformer3DModel", axes="bnc", space=32, time=8, frames=121, arguments=_BESIDE)
 
 
+def _of_local_heads(original, module_name):
+    """cos and sin are made for all heads; a rank with a part of the heads turns them by its part of the tables.
+
+    They are [batch, tokens, heads · width] beside x, or [batch, heads, tokens, half the width of a head].
+    """
+
+    def turned(x, freqs):
+        if freqs[0].dim() == 4:
+            freqs = tuple(table[:, : x.shape[-1] // (2 * table.shape[-1])] for table in freqs)
+        else:
+            freqs = tuple(table[..., : x.shape[-1]] for table in freqs)
+        return original(x, freqs)
+
+    return turned
+
+
 def _rotates_own_heads(model):
-    """cos and sin are made for all heads side by side; a rank with a part of the heads turns them by its part."""
     from tensorcast.layers.patching import GlobalPatch
 
-    def own(original, module_name):
-        return lambda x, freqs: original(x, tuple(table[..., : x.shape[-1]] for table in freqs))
-
     if model.plan.tp > 1:
-        model.patches.append(GlobalPatch(re.compile("^apply_rotary_emb$"), own))
+        model.patches.append(GlobalPatch(re.compile("^apply_(interleaved_|split_)?rotary_emb$"), _of_local_heads))
 
 
-register_model_profile(ModelProfile(model_type="ltxvideotransformer3dmodel", vl_patch_method=_rotates_own_heads))
+for _type in ("ltxvideotransformer3dmodel", "ltx2videotransformer3dmodel"):
+    register_model_profile(ModelProfile(model_type=_type, vl_patch_method=_rotates_own_heads))
+
+
+def _tables_of_own_heads(model):
+    """Every head has a rotary table of its own [tokens, heads, half a head]; a rank takes those of its heads."""
+    model.module.rope.register_forward_hook(
+        lambda rope, args, tables: tuple(table[:, : table.shape[1] // model.plan.tp] for table in tables)
+    )
+
+
+register_model_profile(ModelProfile(model_type="mochitransformer3dmodel", vl_patch_method=_tables_of_own_heads))

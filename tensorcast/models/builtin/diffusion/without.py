@@ -13,6 +13,9 @@ for _name, _reason in {
     "Kandinsky6SRLatentUpscalerBank": "it enlarges latents once, between the stages of a pipeline",
     "AnimaTextConditioner": "it turns a prompt into conditions once, before the first step",
     "MiniMaxMusic3ConditionEncoder": "it turns codes into conditions once, before the first step",
+    "RFD4ProteinaAutoencoder": "it codes proteins, whose features only its pipeline makes",
+    "ConsistencyDecoderVAE": "it decodes in denoising steps, whose sizes its own scheduler reads from values",
+    "LTX2VideoDiffusionDecoderModel": "its blocks attend through compiled flex attention, which runs on no meta device",
     "MiniMaxMusic3RVQDepthDecoder": "it makes the codes of one frame of sound after another, and denoises nothing",
 }.items():
     register_denoiser(_name, alone=_reason)
