@@ -20,12 +20,20 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "coverage.md"
 BEGIN, END = "<!-- causal language models: written by benchmarks/coverage.py -->", "<!-- end -->"
 NOTES = (
-    "`cut`: share of the parameters that --tp 2 spreads over both ranks. `FLOPs`: matrix FLOPs of one prefill beside",
-    "torch's FlopCounterMode on the stock class, at the depth that shows every kind of layer: equal, the ratio ours",
-    "over theirs, or why the stock class cannot be counted on the meta device. `trace ms`: the slower first trace of",
-    "the two phases at full depth, layers reused.",
+    "`cut`: share of the parameters that --tp 2 spreads over both ranks. `FLOPs`: matrix FLOPs of one prefill and one",
+    "step of decoding beside torch's FlopCounterMode on the stock class, at the depth that shows every kind of layer:",
+    "equal as whole numbers, equal after terms of the operators named, the ratio ours over theirs, or why the stock",
+    "class cannot be counted on the meta device. `trace ms`: the slower first trace of the two phases at full depth,",
+    "layers reused.",
 )
-COLUMNS = ("type", "class", "parameters", "prefill and decode", "--tp 2", "cut", "FLOPs", "trace ms")
+TERM_NOTES = (
+    "Terms: what the stock code multiplies where it does not run what a production kernel of the operator runs,",
+    "computed from the shapes of the operator (tests/verify/terms.py). b sequences of s tokens, n chunks of C tokens,",
+    "h heads with states [dk, dv].",
+)
+COLUMNS = (
+    "type", "class", "parameters", "prefill and decode", "--tp 2", "cut", "FLOPs prefill", "FLOPs decode", "trace ms",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -60,13 +68,16 @@ def _cells(row) -> tuple[str, ...]:
         traced,
         row.tp or "–",
         f"{row.cut:.1%}" if row.tp == "ok" else "–",
-        row.flops or "–",
+        *(row.flops.get(phase, "–") for phase in ("prefill", "decode")),
         f"{row.seconds * 1e3:.0f}",
     )
 
 
 def _write(rows, lines: list[str]) -> None:
     """Replace what stands between the markers of docs/coverage.md; the rest of the page is kept."""
+    from tests.verify.terms import EVERY_EXPERT, ROTARY, TERMS
+
+    formulas = {**{name: term.formula for name, term in TERMS.items()}, "moe_experts": EVERY_EXPERT, "rotary": ROTARY}
     table = [COLUMNS, ("---",) * len(COLUMNS), *(_cells(row) for row in rows)]
     text = "\n".join([
         BEGIN,
@@ -77,6 +88,12 @@ def _write(rows, lines: list[str]) -> None:
         *NOTES,
         "",
         *("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in table),
+        "",
+        *TERM_NOTES,
+        "",
+        "| operator | the stock code |",
+        "| --- | --- |",
+        *(f"| {name} | {formula} |" for name, formula in formulas.items()),
         END,
     ])  # fmt: skip
     page = PAGE.read_text("utf-8") if PAGE.exists() else f"# What is covered\n\n{BEGIN}\n{END}\n"

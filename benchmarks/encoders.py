@@ -1,104 +1,83 @@
-"""Which encoders and encoder-decoders of transformers trace: `python benchmarks/encoders.py [TABLE …] [--type T …]`.
+"""Which encoders and encoder-decoders of transformers trace, and are their parameters and FLOPs the library's?
 
-Every model type of the tables of masked language models, images, sound and sequence-to-sequence models is built from
-its class's defaults (made whole where they leave a field at None) and traced: one forward, or prefill and decode. One
-row a type: parameters beside the library's own count, matrix FLOP, uncosted operators, tensor parallelism over two
-ranks; or the reason why not. Totals at the end.
+    python benchmarks/encoders.py [TABLE …] [--type T …] [--no-flops] [--no-tp] [--write]
+
+One line for each class of the tables of masked language models, images, sound and sequence-to-sequence models (see
+tests/verify/encoders.py), and the totals; --write puts the table into docs/coverage.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import time
-from collections import Counter
+import tempfile
+import warnings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from tensorcast.models import native
+from benchmarks import page
 
-TABLES = (
-    "MASKED_LM", "TEXT_ENCODING", "IMAGE", "IMAGE_CLASSIFICATION", "ZERO_SHOT_IMAGE_CLASSIFICATION",
-    "VIDEO_CLASSIFICATION", "AUDIO_CLASSIFICATION", "CTC", "SEQ_TO_SEQ_CAUSAL_LM", "SPEECH_SEQ_2_SEQ",
-)  # fmt: skip
+NOTES = (
+    "`FLOPs`: matrix FLOPs of one forward, or of an encoder-decoder's prefill, beside torch's FlopCounterMode on the",
+    "stock class: equal, the ratio ours over theirs, or – where torch cannot run that class on the meta device, and",
+    "for decoders, which are compared above. `--tp 2`: modules that two ranks share, or why they cannot.",
+)
 
 
 def main() -> None:
+    from tests.verify.encoders import TABLES, classes, survey, totals
+
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("table", nargs="*", default=TABLES)
     parser.add_argument("--type", action="append")
+    parser.add_argument("--no-flops", action="store_true")
     parser.add_argument("--no-tp", action="store_true")
+    parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
-    totals: Counter = Counter()
-    for table in asked.table:
-        counts: Counter = Counter()
-        for kind, classes in native.classes_of(table).items():
-            if asked.type and kind not in asked.type:
-                continue
-            began = time.perf_counter()
-            verdict, told = survey(kind, classes[0], tp=not asked.no_tp)
-            counts[verdict] += 1
-            spent = time.perf_counter() - began
-            print(f"{table:22} {kind:28} {classes[0]:42} {verdict:7} {spent:5.1f} s  {told}", flush=True)
-        totals += counts
-        print(f"{table}: {dict(counts)}\n", flush=True)
-    print(f"all tables: {dict(totals)}")
+    warnings.simplefilter("ignore")
+    os.chdir(tempfile.mkdtemp())  # no ./custom_model
+    rows = []
+    for table, kind, name in classes(asked.table):
+        if not asked.type or kind in asked.type:
+            rows.append(survey(table, kind, name, flops=not asked.no_flops, tp=not asked.no_tp))
+            print(_line(rows[-1]), flush=True)
+    print(*totals(rows), sep="\n")
+    if asked.write:
+        page.put("encoders", __file__, _section(rows, list(totals(rows))))
 
 
-def survey(kind: str, class_name: str, *, tp: bool = True) -> tuple[str, str]:
-    """("traces" or "not", what was found) of one model class with default dimensions."""
-    from tensorcast.models.build import count_parameters
-    from tensorcast.plan import ParallelPlan
-    from tensorcast.trace.run import trace_step
-    from tests.verify.deployed import matrix_flops
-
-    try:
-        source = source_of(kind, class_name)
-        model = deployed(source)
-        reading, phases = model.blueprint.source.reading, model.blueprint.source.phases
-        batch, length, _ = model.probe
-        told, uncosted = [f"{model.parameters / 1e6:.1f} M parameters"], set()
-        if model.parameters != count_parameters(model.blueprint.module):
-            return "not", "parameters differ from the module's own"
-        for phase in phases:
-            past = 0 if phase != "decode" else 5 if reading.encoder else length
-            tokens = 1 if phase == "decode" and not reading.encoder else length
-            tracer = trace_step(model, phase, batch, tokens, past)
-            told.append(f"{phase} {matrix_flops(tracer.calls) / 1e9:.1f} GFLOP")
-            uncosted |= set(tracer.uncosted)
-        told += [f"uncosted {', '.join(sorted(uncosted))}"] * bool(uncosted)
-    except Exception as reason:
-        return "not", f"{type(reason).__name__}: {' '.join(str(reason).split())[:150]}"
-    if tp:
-        try:
-            cut = deployed(source, plan=ParallelPlan(tp=2))
-            for phase in phases:
-                tokens = 1 if phase == "decode" and not reading.encoder else length
-                trace_step(cut, phase, batch, tokens, 5 if phase == "decode" else 0)
-            share = sum(s.matched for s in cut.steps if s.name == "shard_model")
-            told.append(f"tp 2: {share} modules cut")
-        except Exception as reason:
-            told.append(f"tp 2 not: {' '.join(str(reason).split())[:100]}")
-    return "traces", "; ".join(told)
+def _line(row) -> str:
+    told = row.reason or f"{row.parameters:,} · {row.flops or '–'} · tp 2: {row.tp or '–'}"
+    told += f" · uncosted {', '.join(row.uncosted)}" if row.uncosted else ""
+    return f"{row.table:22} {row.kind:28} {row.architecture:42} {row.seconds:5.1f} s  {told[:300]}"
 
 
-def source_of(kind: str, class_name: str):
-    """The default configuration of a type, made whole."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+def _section(rows, lines: list[str]) -> list[str]:
+    traced = [row for row in rows if not row.reason]
+    return [
+        "## Encoders and encoder-decoders",
+        "",
+        *(f"- {line}" for line in lines),
+        "",
+        *NOTES,
+        "",
+        *page.table(("table", "type", "class", "parameters", "FLOPs", "--tp 2"), map(_cells, traced)),
+        "",
+        "Not traced:",
+        "",
+        *page.table(
+            ("table", "type", "class", "reason"),
+            [(row.table, row.kind, row.architecture, row.reason[:220]) for row in rows if row.reason],
+        ),
+    ]
 
-    from tensorcast.models.default_config import default_config
-    from tensorcast.models.reference import from_mapping
 
-    config = default_config(CONFIG_MAPPING[kind])
-    return from_mapping({**config.to_dict(), "architectures": [class_name]})
-
-
-def deployed(source, **deployment):
-    from tests.verify.deployed import deploy
-
-    return deploy(source, **deployment)
+def _cells(row) -> tuple[str, ...]:
+    compared = row.flops == "equal" or row.flops[:1].isdigit()
+    cut = row.tp.removesuffix(" modules") if row.tp.endswith(" modules") else row.tp[:100]
+    return row.table, row.kind, row.architecture, f"{row.parameters:,}", row.flops if compared else "–", cut
 
 
 if __name__ == "__main__":

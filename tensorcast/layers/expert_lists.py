@@ -17,6 +17,7 @@ from tensorcast.layers.experts import experts_weights
 from tensorcast.layers.named import Parts, config_value, fault, modules_named, returned_values
 from tensorcast.trace.library import call
 
+LISTS = (nn.ModuleList, nn.ModuleDict)
 _KEY = "moe_num_experts_key"
 _TOP_K = ("num_experts_per_tok", "num_experts_per_token", "moe_top_k", "top_k")
 
@@ -106,8 +107,8 @@ def _count(model, path: str, experts) -> int:
     weights = experts_weights(experts)
     if weights is not None:
         count = weights[0].shape[0]
-    elif isinstance(experts, nn.ModuleList):
-        count = len(experts)
+    elif isinstance(experts, LISTS):
+        count = len(_members(experts))
     else:
         count = getattr(experts, "num_experts", None)
     key = model.profile.moe_num_experts_key
@@ -148,12 +149,18 @@ def _listed(model, path: str, experts, count: int, own: type | None) -> list[nn.
         from tensorcast.pipelines import call_own
 
         return [call_own(f"{own.__name__}({path}, {i})", own, experts, i) for i in range(count)]
-    if not isinstance(experts, nn.ModuleList) or not len(experts):
+    listed = _members(experts) if isinstance(experts, LISTS) else []
+    if not listed:
         kind = type(experts).__name__
         raise fault(model, f"{path} ({kind}) is neither a list of experts nor stacked; give custom_expert_module_type")
-    if not _alike(experts):
+    if not _alike(listed):
         raise fault(model, f"{path}: its experts have different sizes; give moe_block_forward or a moe_layer")
-    return list(experts)
+    return listed
+
+
+def _members(experts: nn.Module) -> list[nn.Module]:
+    """The experts of a list or dict; a dropout that is kept among them is none."""
+    return [child for child in experts.children() if any(True for _ in child.parameters())]
 
 
 def _stack(model, path: str, experts: list[nn.Module]) -> dict[str, nn.Parameter]:

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from torch import nn
 
 from tensorcast.formats import bytes_of
+from tensorcast.layers.parameters import empty_parameter
+from tensorcast.layers.sequence_parallel import keep_own, whole_tokens
 from tensorcast.layers.state import ALONE, Group, state_of
 from tensorcast.ops.base import dtype_name
+from tensorcast.trace.context import current
 from tensorcast.trace.library import call
 
 
@@ -44,6 +47,16 @@ def experts_weights(module: nn.Module) -> tuple[nn.Parameter, nn.Parameter] | No
     return None
 
 
+def join_gate(module: nn.Module) -> None:
+    """Parameters gate_proj and up_proj [experts, inter, hidden] become gate_up_proj [experts, 2·inter, hidden], as
+    kernels read them."""
+    gate, up = (module._parameters.get(name) for name in ("gate_proj", "up_proj"))
+    if gate is not None and up is not None and gate.dim() == 3 and gate.shape == up.shape:
+        experts, inter, hidden = gate.shape
+        del module.gate_proj, module.up_proj
+        module.gate_up_proj = empty_parameter(gate, (experts, 2 * inter, hidden))
+
+
 @dataclass(frozen=True)
 class ExpertSizes:
     """Sizes of one expert. `transposed`: stored [inputs, outputs] instead of [outputs, inputs]."""
@@ -69,7 +82,9 @@ def experts_forward(module, hidden_states, *args, **kwargs):
     """forward of an experts module: dispatch, this rank's experts, combine."""
     state = state_of(module)
     exchange, kernel, top_k = state.exchange, state.slots["moe_experts"].kernel, _top_k(module, args, kwargs)
-    x = hidden_states.reshape(-1, hidden_states.shape[-1])
+    hidden_states = whole_tokens(hidden_states)
+    x = tokens = hidden_states.reshape(-1, hidden_states.shape[-1])
+    current().note_read_with(x, args, kwargs)
     if not exchange.travels or getattr(kernel, "exchanges", False):
         y = kernel(x, module, top_k)
     else:
@@ -78,7 +93,8 @@ def experts_forward(module, hidden_states, *args, **kwargs):
         y = kernel(x, module, top_k)
         y = call.moe_combine(y, top_k, *link, dtype_name(y))
     if exchange.travels and exchange.slices > 1:
-        y = call.gather_slices(y, exchange.slices, 1)
+        spread = current().model.plan.sequence_parallel
+        y = keep_own(y, tokens.shape[0]) if spread else call.gather_slices(y, exchange.slices, 1)
     return y.view(hidden_states.shape)
 
 

@@ -12,8 +12,9 @@ from torch import nn
 
 from tensorcast.errors import ModelError, TransformationError
 from tensorcast.layers import expert_lists
-from tensorcast.layers.experts import Exchange, experts_forward, experts_weights
+from tensorcast.layers.experts import Exchange, experts_forward, experts_weights, join_gate
 from tensorcast.layers.linear import product
+from tensorcast.layers.sequence_parallel import whole_tokens
 from tensorcast.layers.state import install, original_forward, state_of
 from tensorcast.layers.wrap import replace
 from tensorcast.trace.context import current
@@ -66,6 +67,7 @@ def _routes(model, router: nn.Module) -> bool:
 
 
 def _install_experts(model, path, experts) -> None:
+    join_gate(experts)
     slot = model.kernels.fill("moe_experts", path)
     state = install(experts, path, experts_forward)
     state.slots["moe_experts"] = slot
@@ -98,7 +100,7 @@ def _block_forward(model, experts, adapted):
         inner = original_forward
 
     def forward(module, hidden_states, *args, **kwargs):
-        result = inner(module, hidden_states, *args, **kwargs)
+        result = inner(module, whole_tokens(hidden_states), *args, **kwargs)
         shard = state_of(module).shard
         if isinstance(result, tuple):
             return (shard.after(result[0]), *result[1:])
@@ -125,5 +127,5 @@ def idle_parameters(module: nn.Module, without: nn.Module | None = None) -> int:
             top_k = getattr(child, "top_k", None) or (routers[0].top_k if routers else None)
             if top_k is not None:
                 total, experts = sum(p.numel() for p in child.parameters(recurse=False)), weights[0].shape[0]
-                idle += total - total * top_k // experts
+                idle += total - total * min(top_k, experts) // experts  # shared ones are fewer, and all run
     return idle

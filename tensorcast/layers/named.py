@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import sys
 import textwrap
 from collections.abc import Callable
 from types import MethodType
@@ -126,12 +127,17 @@ def install_forwards(model) -> int:
         if not class_name:
             model.patches.append(GlobalPatch(re.compile(f"^{method}$"), lambda original, where, new=function: new))
             continue
-        for _, module in modules_named(model, class_name):
+        for _, module in () if _unused(model, class_name) else modules_named(model, class_name):
             if not callable(getattr(module, method, None)):
                 raise fault(model, f"forwards {name!r}: {class_name} has no method {method!r}")
             module.__dict__[method] = MethodType(function, module)
             count += 1
     return count
+
+
+def _unused(model, class_name: str) -> bool:
+    """Whether the model's code has that class and this configuration makes none, as of a layer of another kind."""
+    return not model.modules_of(class_name) and hasattr(sys.modules.get(type(model.module).__module__), class_name)
 
 
 def fault(model, text: str) -> TransformationError:

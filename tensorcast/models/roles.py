@@ -95,10 +95,14 @@ def tables_for(kind: str, config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def encodes_only(kind: str, architecture: str, config: Mapping[str, Any]) -> bool:
-    """Whether a class that could be a decoder runs as an encoder: `is_decoder` is false, as in every masked model."""
-    if _says(kind, config, "is_decoder") is not False or _says(kind, config, "is_encoder_decoder"):
+    """Whether a class that could be a decoder runs as an encoder: `is_decoder` is false, as in every masked model, or
+    there is no such field and its type is listed as a masked language model alone."""
+    decoder, masked = _says(kind, config, "is_decoder"), kind in native.classes_of("MASKED_LM")
+    if decoder or _says(kind, config, "is_encoder_decoder"):
         return False
-    return architecture.endswith(("Encoder", "EncoderModel")) or kind in native.classes_of("MASKED_LM")
+    if decoder is None:
+        return masked and kind not in native.classes_of("CAUSAL_LM")
+    return masked or architecture.endswith(("Encoder", "EncoderModel"))
 
 
 def causal_classes() -> frozenset[str]:

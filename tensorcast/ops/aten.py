@@ -14,8 +14,9 @@ from tensorcast.ops.base import OPERATORS, Operator, Work, dtype_name, item_byte
 VIEWS = frozenset(
     """view _unsafe_view reshape t transpose permute unsqueeze squeeze expand slice select split split_with_sizes chunk
     unbind alias detach view_as as_strided narrow unfold _reshape_alias lift_fresh movedim swapaxes diagonal
-    view_as_complex view_as_real""".split()
+    view_as_complex view_as_real _local_scalar_dense""".split()
 )
+"""The last one reads a number that the host has; one on the meta device has no value."""
 CREATION = frozenset(
     """empty empty_like new_empty empty_strided new_empty_strided zeros zeros_like ones ones_like full full_like
     new_zeros new_ones new_full arange scalar_tensor eye tril_indices linspace""".split()
@@ -28,7 +29,7 @@ _POINTWISE_FLOPS = {
     4: """exp log sqrt rsqrt reciprocal sin cos pow sigmoid tanh hardtanh hardsigmoid hardswish log1p exp2 erf acos
     polar""",
     8: """silu gelu softplus mish elu leaky_relu glu upsample_linear1d upsample_bilinear2d _upsample_bilinear2d_aa
-    grid_sampler_2d bucketize""",
+    upsample_trilinear3d grid_sampler_2d bucketize""",
     32: "upsample_bicubic2d _upsample_bicubic2d_aa",
 }
 _MOVES = """copy _to_copy clone cat stack constant_pad_nd pad repeat repeat_interleave index index_select gather roll
@@ -50,7 +51,7 @@ def _tensors(values):
             yield from _tensors(value)
 
 
-def _distinct_bytes(tensor):
+def distinct_bytes(tensor):
     """Bytes of a tensor without its broadcast dimensions (stride 0), which are read once."""
     elements = prod(n for n, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride or n <= 1)
     return int(elements * item_bytes(dtype_name(tensor)))
@@ -60,8 +61,8 @@ def _traffic(flops_per_element: int):
     def dims(inputs, outputs):
         return {
             "elements": max((t.numel() for t in outputs), default=0),
-            "read": sum(_distinct_bytes(t) for t in inputs),
-            "write": sum(_distinct_bytes(t) for t in outputs),
+            "read": sum(distinct_bytes(t) for t in inputs),
+            "write": sum(distinct_bytes(t) for t in outputs),
         }
 
     def work(d, a):
@@ -73,8 +74,8 @@ def _traffic(flops_per_element: int):
 def _reduce_dims(inputs, outputs):
     return {
         "elements": max((t.numel() for t in inputs), default=0),
-        "read": sum(_distinct_bytes(t) for t in inputs),
-        "write": sum(_distinct_bytes(t) for t in outputs),
+        "read": sum(distinct_bytes(t) for t in inputs),
+        "write": sum(distinct_bytes(t) for t in outputs),
     }
 
 
@@ -84,8 +85,8 @@ def _reduce_work(flops):
 
 def _gather_dims(inputs, outputs):
     """Gathers read what they return, and the indices; not the whole source."""
-    write = sum(_distinct_bytes(t) for t in outputs)
-    indices = sum(_distinct_bytes(t) for t in inputs if dtype_name(t) in ("int64", "int32"))
+    write = sum(distinct_bytes(t) for t in outputs)
+    indices = sum(distinct_bytes(t) for t in inputs if dtype_name(t) in ("int64", "int32"))
     return {"elements": sum(t.numel() for t in outputs), "read": write + indices, "write": write}
 
 
@@ -115,8 +116,8 @@ def _conv_dims(call):
         sizes = {"m": y.numel() // w.shape[0], "n": w.shape[0], "k": prod(w.shape[1:])}
     return {
         **sizes,
-        "read": _distinct_bytes(x) + _distinct_bytes(w),
-        "write": _distinct_bytes(y),
+        "read": distinct_bytes(x) + distinct_bytes(w),
+        "write": distinct_bytes(y),
         "attrs": {"math": dtype_name(x), "x_format": dtype_name(x), "y_format": dtype_name(w)},
     }
 

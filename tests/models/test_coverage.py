@@ -70,7 +70,7 @@ def test_type_traces_and_is_cut(kind):
     assert row.parameters == row.library_parameters > 0
     assert not row.uncosted
     assert row.seconds < 1
-    assert row.flops == ("equal" if kind in COUNTED else "")
+    assert row.flops == (dict.fromkeys(STEPS, "equal") if kind in COUNTED else {})
     if SAMPLE[kind] != "ok":
         assert SAMPLE[kind] in row.tp
         return
@@ -95,6 +95,7 @@ def test_every_type():
     assert [row.kind for row in rows if row.parameters != row.library_parameters] == []
     assert {row.kind: row.seconds for row in rows if row.seconds > 1} == {}
     assert {row.kind: row.cut for row in rows if row.tp == "ok" and row.cut < 0.6} == {}
+    assert [(row.kind, said) for row in rows for said in row.flops.values() if said[:1].isdigit()] == []
 
 
 def test_reuse_off_is_the_same_work():

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 
+from tensorcast.errors import KernelError
 from tensorcast.kernels.choice import KernelRequest
 from tensorcast.layers.attention import INTERFACE, register_interface
 from tensorcast.models.build import build_blueprint
 from tensorcast.models.reference import ModelSource
 from tensorcast.ops import operator_named
+from tensorcast.trace.run import trace_step
 from tensorcast.trace.tracer import Call, Tracer
 from tensorcast.transformer_model import Deployment, TransformerModel
 
@@ -27,6 +29,19 @@ def deploy(source: ModelSource, *kernels: str, dtype: str | None = None, **deplo
 
 def has_slot(model: TransformerModel, op: str) -> bool:
     return any(slot.op == op for slot in model.kernels.slots)
+
+
+def as_stock(make: Callable[..., TransformerModel]) -> TransformerModel:
+    """`make(*kernels)` with all pairs computed, and keys and values expanded where attention is latent, as the stock
+    code does; what attention knows one kernel of keeps that."""
+    plain = make()
+    kernels = [form for form in (*ALL_PAIRS, "mla=expanded") if has_slot(plain, form.partition("=")[0])]
+    model = make(*kernels)
+    try:
+        trace_step(model, "prefill", 1, 8, 0)
+    except KernelError:
+        return plain
+    return model
 
 
 def matrix_flops(calls: Iterable[Call], without: Iterable[str] = ()) -> float:

@@ -16,6 +16,14 @@ for _model_type, _defaults in {
     "glm4_moe": dict(head_dim=128),
     # xlnet-base-cased: relative positions are worked out in fp32 and multiplied with the weights as they are
     "xlnet": dict(dtype="float32"),
+    # deberta-base: biases of queries and values are fp32 whatever the rest is, and are added to it as they are
+    "deberta": dict(dtype="float32"),
+    # fnet-base: the Fourier transforms of 16-bit numbers are no operator of torch
+    "fnet": dict(dtype="float32"),
+    # esm2_t6_8M_UR50D: 20 amino acids and what else may stand in a sequence
+    "esm": dict(vocab_size=33, pad_token_id=1, mask_token_id=32),
+    # wav2vec2-conformer-rope-large-960h-ft: letters
+    "wav2vec2-conformer": dict(vocab_size=32),
     # both kinds of layer turn by the same base
     "cohere_compass_text": {
         "rope_parameters": dict.fromkeys(("full_attention", "sliding_attention"), _ROTATION),

@@ -21,6 +21,7 @@ from tensorcast.models.roles import FRAMES, IMAGES, SAMPLES, UNITS, Role
 SIDE, CHANNELS = 224, 3
 """Pixels a side and channels of a picture where the configuration states none; the usual ones, and said so."""
 SIZES = ("image_size", "input_size", "img_size")
+COLOURS = ("num_channels", "in_channels", "in_chans", "n_channels")
 PARTS = ("vision_config", "encoder", "audio_config", "encoder_config", "backbone_config")
 MADE = (*UNITS, "decoder_input_ids", "attention_mask")
 
@@ -29,16 +30,16 @@ def encoder_inputs(model, step: Step) -> dict[str, Any]:
     """Every main input that forward takes. Nothing is padded, so that no mask is given unless forward insists."""
     takes = inspect.signature(type(model.module).forward).parameters
     plain = [n for n, p in takes.items() if n != "self" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    own = model.profile.inputs(model, step) if model.profile.inputs is not None else {}
     needed = [n for n in plain if takes[n].default is inspect.Parameter.empty]
-    given = [n for n in plain if n in _main(plain) or n in needed]
+    given = [n for n in plain if (n in _main(plain) or n in needed) and n not in own]
     if (unknown := [n for n in given if n not in MADE]) or not _main(plain):
         what, names = type(model.module).__name__, ", ".join(unknown or plain) or "no named argument"
         raise ModelError(
             f"{what}.forward takes {names}, and token ids, pixels or sound alone do not run it; give the model in a "
             "--custom FILE that defines __inputs__(workload, config)"
         )
-    found, own = {name: made(model, name, step) for name in given}, model.profile.inputs
-    return found if own is None else found | own(model, step)
+    return {name: made(model, name, step) for name in given} | own
 
 
 def _main(plain: list[str]) -> list[str]:
@@ -54,19 +55,23 @@ def sequence_inputs(model, step: Step) -> dict[str, Any]:
     from tensorcast.layers.cross_cache import SequenceCache
 
     config = getattr(model.decoder, "config", model.config)
-    first = {"decoder_input_ids": torch.empty((step.batch, 1), dtype=torch.long)}
     if step.phase != "decode":
-        return {**_source(model, step), **first, "past_key_values": SequenceCache(config, 0)}
+        return {**sequence_start(model, step), "past_key_values": SequenceCache(config, 0)}
     read, kept = _encoded(model, step.batch, step.tokens)
     read = tree_map_only(torch.Tensor, torch.empty_like, read)
-    return {"encoder_outputs": read, **first, "past_key_values": SequenceCache(config, step.past, kept)}
+    return {"encoder_outputs": read, **_first(step), "past_key_values": SequenceCache(config, step.past, kept)}
 
 
-def _source(model, step: Step) -> dict[str, Any]:
+def _first(step: Step) -> dict[str, Any]:
+    return {"decoder_input_ids": torch.empty((step.batch, 1), dtype=torch.long)}
+
+
+def sequence_start(model, step: Step) -> dict[str, Any]:
+    """What an encoder-decoder reads in a prefill, without caches: the encoder's input and the decoder's first token."""
     plain = inspect.signature(type(model.module).forward).parameters
     name = next((n for n in UNITS if n in plain and UNITS[n] == model.blueprint.source.reading.unit), None)
     name = name or next(n for n in UNITS if n in plain)
-    return {name: made(model, name, step)}
+    return {name: made(model, name, step), **_first(step)}
 
 
 def _encoded(model, batch: int, tokens: int):
@@ -106,9 +111,14 @@ def reading_notes(config: Any, model_class: type, role: Role) -> tuple[str, ...]
     """What is worth saying of how a model reads."""
     taken, unit = inspect.signature(model_class.forward).parameters, role.reading.unit
     notes = []
-    if unit == IMAGES or "pixel_values" in _main([*taken]):
-        shape, assumed = _picture(config, "pixel_values"), _stated(config, *SIZES) is None
+    pictures = unit == IMAGES or "pixel_values" in _main([*taken])
+    if pictures and role.reading.encoder and unit != IMAGES:
+        notes.append("its encoder reads pictures too: none is in the time; what would encode them is in memory")
+    elif pictures:
+        shape = _picture(config, "pixel_values")
+        assumed = len(shape) > 2 and _stated(config, *SIZES) is None
         size = f"{shape[-2]}x{shape[-1]} pixels" + f", {shape[0]} frames" * (len(shape) == 4)
+        size = f"{shape[0]} patches" if len(shape) == 2 else size
         notes.append(f"every request has a picture of {size}" + ": assumed, no size is stated" * assumed)
     if unit == FRAMES and role.reading.fixed:
         notes.append(f"sound is padded or cut to one length: {role.reading.fixed} positions, whatever was said")
@@ -120,15 +130,19 @@ def reading_notes(config: Any, model_class: type, role: Role) -> tuple[str, ...]
 
 
 def _picture(config: Any, name: str) -> tuple[int, ...]:
-    """[channels, height, width] of a picture; frames first for a video; rows of a flattened one."""
+    """[channels, height, width] of a picture; frames first for a video; [patches, values] of a flattened one, and where
+    the configuration counts patches and states no size."""
     if name == "flattened_patches":
         vision = config.vision_config
         return 2048, vision.patch_embed_hidden_size if hasattr(vision, "patch_embed_hidden_size") else 770
-    size = _stated(config, *SIZES) or SIDE
+    size, patches, patch = (_stated(config, *names) for names in (SIZES, ("num_patches",), ("patch_size",)))
+    if size is None and isinstance(patches, int) and isinstance(patch, int):
+        return patches, (_stated(config, *COLOURS) or CHANNELS) * patch**2
+    size = size or SIDE
     if isinstance(size, Mapping):
         size = (size["height"], size["width"]) if "height" in size else size["shortest_edge"]
     height, width = size if isinstance(size, (list, tuple)) else (size, size)
-    channels = _stated(config, "num_channels", "in_channels", "in_chans", "n_channels") or CHANNELS
+    channels = _stated(config, *COLOURS) or CHANNELS
     frames = _stated(config, "num_frames", "frames_per_clip")
     return ((int(frames),) if frames else ()) + (int(channels), int(height), int(width))
 
