@@ -88,7 +88,9 @@ class Anatomy:
     @cached_property
     def final_norm(self) -> nn.Module:
         """The norm behind the last decoder layer."""
-        norms = [m for name, m in self.decoder.named_children() if "norm" in name]
+        stack = self.main_stack
+        beside = [self.module.get_submodule(stack.path.rpartition(".")[0])] if stack is not None else []
+        norms = [m for holder in (*beside, self.decoder) for name, m in holder.named_children() if "norm" in name]
         if not norms:
             raise TransformationError(f"{self.architecture}: no norm behind the decoder layers")
         return norms[-1]

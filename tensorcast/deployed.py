@@ -33,7 +33,7 @@ class WeightGroup:
 class CacheGroup:
     """What layers keep between steps, one rank: bytes a token (of at most `window`, 0 = all) and a sequence.
 
-    Tokens take whole blocks of `block`.
+    Tokens take whole blocks of `block`; they are dealt out to `shards` ranks, of which this one has most.
     """
 
     kind: str
@@ -43,13 +43,14 @@ class CacheGroup:
     layers: tuple[int, ...]  # layers of the main stack; empty for one layer outside of it
     split: bool = True  # more tensor parallelism makes it smaller
     block: int = 1
+    shards: int = 1
 
     def nbytes(self, tokens, layers: Iterable[int] | None = None):
         """Bytes for one sequence of `tokens` tokens, over `layers` (None = all of the group's)."""
         import numpy as np
 
         held = np.minimum(tokens, self.window) if self.window else tokens
-        held = -(-held // self.block) * self.block
+        held = -(-held // (self.block * self.shards)) * self.block
         count = len(self.layers) or 1
         if layers is not None:
             count = len(set(self.layers) & set(layers)) if self.layers else 0
@@ -80,6 +81,7 @@ class ModelFacts:
     experts: int  # routed experts of a layer, 0 for a dense model
     unmatched: tuple[str, ...] = ()  # rules of the configuration's tensor-parallel plan that name nothing
     image_tokens: int = 0  # tokens that the images of a request become
+    together: str = ""  # which tokens of a prompt with images see each other in both directions, if any
     one_length: str = ""  # where the profile comes from that says sequences must be of one length
 
     def to_dict(self) -> dict:

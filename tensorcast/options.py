@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tensorcast.errors import InputError, near_names
 from tensorcast.kernels.choice import KernelRequest
 
-PLAN = ("tp", "ep", "dp", "pp", "sp", "cfg")
+PLAN = ("tp", "ep", "dp", "pp", "sp", "cfg", "dcp", "sequence_parallel")
 WORK = (
     "phase", "batch", "input_len", "output_len", "prefix_len", "seq_lens", "chunk", "mtp", "acceptance_rate",
     "micro_batches", "moe_imbalance", "image", "images", "frames", "steps", "guidance", "dit_cache", "optimizer",
-    "grad_checkpoint", "zero",
+    "grad_checkpoint", "zero", "overlap",
 )  # fmt: skip
 PRECISION = ("quant", "kv_cache_dtype", "attention_quant", "exclude", "quant_lm_head")
 OTHER = (
@@ -20,9 +20,24 @@ OTHER = (
     "concurrency", "config",
 )  # fmt: skip
 KNOWN = (*PLAN, *WORK, *PRECISION, *OTHER)
+SOURCE = ("model", "hw", "custom", "trust_remote_code", "custom_dir", "no_plugin", "strict")
+"""What a request takes beside the options."""
+
+WHOLE = (
+    "tp", "ep", "dp", "pp", "sp", "cfg", "dcp", "micro_batches", "batch", "input_len", "output_len", "prefix_len",
+    "chunk", "mtp", "frames", "steps", "zero", "layers", "max_model_len", "concurrency",
+)  # fmt: skip
+"""Options that are a whole number."""
+SHARES = ("acceptance_rate", "gpu_memory_utilization")
+"""Options that are a number from 0 to 1."""
+SWITCHES = ("sequence_parallel", "quant_lm_head", "reuse", "trust_remote_code", "custom_dir", "strict")
+"""Options that are on or off."""
+LISTS = ("exclude", "kernel", "image", "images", "seq_lens", "custom", "no_plugin")
+"""Options of which one value may be a list. All others but `overrides`, a mapping, are a text."""
 SPELLINGS = {
     "tensor_parallel_size": "tp", "expert_parallel_size": "ep", "data_parallel_size": "dp",
-    "pipeline_parallel_size": "pp", "ulysses_size": "sp", "cfg_parallel": "cfg", "batch_size": "batch",
+    "pipeline_parallel_size": "pp", "ulysses_size": "sp", "cfg_parallel": "cfg",
+    "decode_context_parallel_size": "dcp", "batch_size": "batch",
     "isl": "input_len", "osl": "output_len", "set": "overrides", "images": "image", "no_reuse": "reuse",
     "kernels": "kernel",
 }  # fmt: skip
@@ -33,18 +48,34 @@ def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that have a value, under their short names; an unknown one is an error."""
     given: dict[str, Any] = {}
     for asked, value in options.items():
-        name = SPELLINGS.get(asked, asked)
+        name = short_name(asked, KNOWN)
         if asked == "no_reuse":
-            name, value = "reuse", not value
-        if name not in KNOWN:
-            near = near_names(name, (*KNOWN, *SPELLINGS))
-            raise InputError(f"unknown option {name!r}" + (f"; nearest: {', '.join(near)}" if near else ""))
+            value = not value
         if value is None:
             continue
         if name in given and given[name] != value:
             raise InputError(f"{asked} {value!r}: given twice, as {name} {given[name]!r} too; give it once")
         given[name] = value
     return given
+
+
+def short_name(asked: str, known: Iterable[str] = (*SOURCE, *KNOWN)) -> str:
+    """The short name of an option of `known`; InputError with the nearest ones when there is none."""
+    name = SPELLINGS.get(asked, asked)
+    if name not in known:
+        near = near_names(name, (*known, *SPELLINGS))
+        raise InputError(f"unknown option {name!r}" + (f"; nearest: {', '.join(near)}" if near else ""))
+    return name
+
+
+def flag(name: str) -> str:
+    """The command line's spelling of an option.
+
+    >>> flag("input_len"), flag("overrides")
+    ('--input-len', '--set')
+    """
+    spelt = {"overrides": "set", "cfg": "cfg_parallel"}.get(name, name)
+    return f"--{spelt.replace('_', '-')}"
 
 
 def texts(name: str, value: Any) -> tuple[str, ...]:

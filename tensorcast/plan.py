@@ -14,6 +14,7 @@ PHASES = ("auto", "prefill", "decode", "chunked", "forward", "denoise", "text_en
 TRAIN = "train"
 OPTIMIZERS = ("adamw", "sgd")
 CHECKPOINTS = ("none", "full")
+NO_OVERLAP, STREAMS, DUAL_BATCH = OVERLAPS = ("none", "streams", "dual-batch")
 GUIDANCE = ("none", "batch", "passes")
 DIT_CACHE = "every=3,first=4,last=1,skip=1:"  # an example
 
@@ -25,6 +26,7 @@ MOST_STEPS = 1 << 20  # decode steps of a request, chunks of a prefill: each is 
 MOST_SIDE = 1 << 16  # pixels
 MOST_FRAMES = 1 << 20
 MOST_DRAFTS = 64  # of one step; each is a pass through the draft layer
+RARE = ("cfg", "dcp", "sequence_parallel")  # parts of a plan that are shown where they are in use
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class ParallelPlan:
     parallel); experts live on tp·dp ranks, spread over `ep` of them and cut into tp·dp/ep parts; `pp` pipeline stages.
     `sp` ranks, next to the tensor-parallel ones, hold parts of the tokens of one sequence (Ulysses, diffusion only).
     `cfg` 2: one such group computes the guided prediction of a denoising step, another the unguided one.
+    `dcp` of the tp ranks, neighbours, share the tokens of the KV cache that each of them would hold a copy of (decode
+    context parallelism). `sequence_parallel`: between attention and feed-forward each of the tp ranks holds a part of
+    the tokens. Neither adds devices.
     """
 
     tp: int = 1
@@ -43,10 +48,13 @@ class ParallelPlan:
     pp: int = 1
     sp: int = 1
     cfg: int = 1
+    dcp: int = 1
+    sequence_parallel: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            whole(self, field.name, most=MOST_DEVICES)
+            if field.name != "sequence_parallel":
+                whole(self, field.name, most=MOST_DEVICES)
         if self.cfg > 2:
             raise DeploymentError(f"--cfg-parallel {self.cfg}: guidance has two predictions; give 1 or 2")
         ranks = self.tp * self.dp
@@ -54,14 +62,23 @@ class ParallelPlan:
             raise DeploymentError(
                 f"--ep {self.ep} must divide tp x dp = {ranks}; values that do: {', '.join(map(str, divisors(ranks)))}"
             )
+        if self.tp % self.dcp:
+            valid = ", ".join(map(str, divisors(self.tp)))
+            raise DeploymentError(f"--dcp {self.dcp} must divide --tp {self.tp}; values that do: {valid}")
+        if not isinstance(self.sequence_parallel, bool):
+            raise InputError(f"--sequence-parallel {self.sequence_parallel!r}: true or false")
+        if self.sequence_parallel and self.tp == 1:
+            what = "divides tokens among the tensor-parallel ranks"
+            raise DeploymentError(f"--sequence-parallel {what}: it needs --tp 2 or more")
 
     @property
     def devices(self) -> int:
         return self.tp * self.dp * self.pp * self.sp * self.cfg
 
-    def to_dict(self) -> dict[str, int]:
-        out = {field.name: getattr(self, field.name) for field in fields(self)}
-        return out if self.cfg > 1 else {name: size for name, size in out.items() if name != "cfg"}
+    def to_dict(self) -> dict[str, int | bool]:
+        """Every degree; of those that few plans have, only the ones that this plan has."""
+        out = {field: getattr(self, field.name) for field in fields(self)}
+        return {field.name: size for field, size in out.items() if field.name not in RARE or size != field.default}
 
 
 @dataclass(frozen=True)
@@ -78,6 +95,8 @@ class Workload:
     Of a training step, whose `batch` sequences of `input_len` tokens are those of all copies: `optimizer`,
     `grad_checkpoint` (full: every layer is run again in the backward pass), `zero` 0 to 3 (what the copies divide:
     nothing, optimizer states, gradients too, weights too).
+    `overlap`: what runs beside communication: nothing, what does not wait for it ("streams"), the other half of the
+    batch ("dual-batch").
     Of a vision-language model: `images` "HxW" of every request; `image_tokens` of the prompt are what they become.
     """
 
@@ -103,6 +122,7 @@ class Workload:
     zero: int = 0
     images: tuple[str, ...] = ()
     image_tokens: int = 0
+    overlap: str = NO_OVERLAP
 
     def __post_init__(self) -> None:
         skew_of(self.moe_imbalance)
@@ -118,7 +138,12 @@ class Workload:
         whole(self, "frames", most=MOST_FRAMES)
         whole(self, "steps", most=MOST_STEPS)
         whole(self, "zero", least=0, most=3)
-        for name, known in (("guidance", GUIDANCE), ("optimizer", OPTIMIZERS), ("grad_checkpoint", CHECKPOINTS)):
+        for name, known in (
+            ("guidance", GUIDANCE),
+            ("optimizer", OPTIMIZERS),
+            ("grad_checkpoint", CHECKPOINTS),
+            ("overlap", OVERLAPS),
+        ):
             if (value := getattr(self, name)) not in known:
                 raise InputError(f"--{name.replace('_', '-')} {value!r}: one of {', '.join(known)}")
         if self.image:
@@ -183,6 +208,7 @@ class Workload:
             del out["encoder"]
         unused = () if self.phase == "denoise" else ("image", "frames", "steps", "guidance", "dit_cache")
         unused += () if self.dit_cache else ("dit_cache",)
+        unused += () if self.overlap != NO_OVERLAP else ("overlap",)
         unused += () if self.images else ("images", "image_tokens")
         unused += ("output_len",) if self.phase == TRAIN else ("optimizer", "grad_checkpoint", "zero")
         out = {name: value for name, value in out.items() if name not in unused}

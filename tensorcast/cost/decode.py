@@ -52,9 +52,10 @@ def decode_call(dims, work: Work, attrs) -> Call:
     """The call of a decode row; sizes as `splitkv_time` wants them."""
     queries = dims["b"] * dims["heads"] * dims["q"]
     io = item_bytes(attrs["out_format"]) * queries * (dims["d"] + dims["dv"])
-    rule = (attrs["causal"], attrs["window"], attrs.get("chunk", 0))
+    rule, shards = (attrs["causal"], attrs["window"], attrs.get("chunk", 0)), attrs.get("shards", 1)
     sizes = dict(dims) | {
-        "keys": visible_keys(dims["q"], dims["kv"], *rule),
+        "kv": np.ceil(dims["kv"] / shards),
+        "keys": visible_keys(dims["q"], dims["kv"], *rule, shards=shards),
         "topk": attrs["topk"],
         "cache": work.read_bytes + work.write_bytes - io,
         "io": io,

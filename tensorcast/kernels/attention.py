@@ -1,6 +1,7 @@
 """Kernels of the attention op. Signature: attention(q, k, v, rule) -> [b, s, heads, dv].
 
-q [b, heads, s, d], k and v [b, kv_heads, kv, d]; `rule` is a layers.attention.AttentionRule.
+q [b, heads, s, d], k and v [b, kv_heads, kv, d]; `rule` is a layers.attention.AttentionRule. A kernel whose attribute
+`shards` is True minds `rule.shards`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,15 @@ def _flash(figures: str):
             limits = (rule.causal, rule.window, rule.chunk, rule.topk)
             formats = (rule.kv_format, rule.math, rule.phase, figures)
             if rule.bias is not None:
+                if rule.shards > 1:
+                    what = "no kernel adds a position bias to a part of the keys"
+                    raise TransformationError(f"--dcp {rule.shards}: {what}; leave it out")
                 return call.biased_attention(q, k, v, rule.bias, *limits, *formats)
-            return call.attention(q, k, v, *limits, *formats)
+            if rule.ahead:
+                return call.joined_attention(q, k, v, rule.ahead, *limits, *formats)
+            return call.attention(q, k, v, *limits, *formats, rule.shards)
 
+        flash.shards = True
         return flash
 
     return factory
@@ -40,11 +47,14 @@ def _paged(block: int):
             if rule.bias is not None:
                 how = "choose --kernel attention=flash or eager"
                 raise TransformationError(f"attention=paged: no kernel adds a position bias to paged keys; {how}")
+            if rule.ahead:  # the prompt's own keys are at hand: no blocks are read
+                return flash(q, k, v, rule)
             current().note_paged(block)
             limits = (rule.causal, rule.window, rule.chunk, rule.topk)
-            return call.paged_attention(q, k, v, *limits, rule.kv_format, rule.math, rule.phase, "", block)
+            return call.paged_attention(q, k, v, *limits, rule.kv_format, rule.math, rule.phase, "", block, rule.shards)
 
         flash = _flash("")()
+        paged.shards = True
         return paged
 
     return factory

@@ -21,6 +21,12 @@ def _overlapped():
     return summed_linear
 
 
+def _sums_on_all(model) -> str | None:
+    if not model.plan.sequence_parallel:
+        return None
+    return "leaves a part of every sum on each rank (--sequence-parallel); use eager"
+
+
 KERNELS.register(
     KernelSpec(
         "fused", "qkv_proj", _merged, description="query, key and value projections as one product", default=True
@@ -32,5 +38,6 @@ KERNELS.register(
         "row_linear",
         _overlapped,
         description="product and sum over the ranks as one kernel; the links work beside the product",
+        requires=_sums_on_all,
     )
 )

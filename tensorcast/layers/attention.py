@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from tensorcast.errors import ModelError, TransformationError
+from tensorcast.layers.context_parallel import attend_shared
 from tensorcast.layers.masks import INTERFACE_TABLE
 from tensorcast.layers.mla import attend_latent
 from tensorcast.layers.packed import attend_packed
@@ -15,6 +16,7 @@ from tensorcast.layers.patching import GlobalPatch, Replacement, patched
 from tensorcast.layers.state import has_state, install, state_of
 from tensorcast.ops.base import dtype_name
 from tensorcast.trace.context import current
+from tensorcast.vision.rules import PROMPT, pairs_ahead, together
 
 INTERFACE = "tensorcast"
 _EAGER = re.compile(r"^eager_attention_forward$")
@@ -24,6 +26,8 @@ _EAGER = re.compile(r"^eager_attention_forward$")
 class AttentionRule:
     """Which pairs are computed, in which formats. 0 = no limit. `bias` [1 or b, heads, s, kv] is added to the scores.
 
+    `shards`: of the keys, this rank has one in so many (decode context parallelism).
+    `ahead`: pairs of a sequence in which a query sees a later key all the same, as image tokens may.
     `window`: keys at most `window` - 1 back, and where attention is not causal as many ahead.
     """
 
@@ -36,6 +40,8 @@ class AttentionRule:
     math: str
     phase: str
     bias: torch.Tensor | None = None
+    ahead: int = 0
+    shards: int = 1
 
 
 def register_interface() -> None:
@@ -95,7 +101,7 @@ def attention_interface(module, query, key, value, attention_mask=None, scaling=
     bounds = kwargs.get("cu_seq_lens_q")
     if bounds is not None and not bounds.is_meta:
         return attend_packed(lambda q, k, v: slot.kernel(q, k, v, rule), q, k, v, bounds), None
-    return slot.kernel(q, k, v, rule), None
+    return attend_shared(slot, q, k, v, rule), None
 
 
 def rule_for(module, q, k, scaling, options) -> AttentionRule:
@@ -110,20 +116,27 @@ def rule_for(module, q, k, scaling, options) -> AttentionRule:
     window = options.get("sliding_window") or 0
     if kind == "sliding_attention" and not window:
         window = getattr(config, "sliding_window", None) or 0
-    chosen = options.get("indices")  # [b, s, k]: the keys that sparse attention picked for every query
     fmt = context.model.attention_format or dtype_name(q)
+    joined = together(context.model, kind) if causal and context.phase == "prefill" else ""
     kept = bool(causal) or context.phase == "decode"  # an encoder-decoder's decode step reads what was kept for it
     return AttentionRule(
         scale=float(scaling or q.shape[-1] ** -0.5),
-        causal=bool(causal),
+        causal=bool(causal) and joined != PROMPT,
         window=int(window),
         chunk=int(config.attention_chunk_size or 0) if kind == "chunked_attention" else 0,
-        topk=int(chosen.shape[-1]) if chosen is not None else 0,
+        topk=_picked(options),
         kv_format=context.model.kv_format if kept else dtype_name(k),
         math=fmt,
         phase="decode" if context.phase == "decode" else "prefill",
         bias=_bias(options),
+        ahead=pairs_ahead(context.model.image_counts, joined),
     )
+
+
+def _picked(options) -> int:
+    """Keys that sparse attention picks for every query, one by one or in blocks of `_block`; 0 where it picks none."""
+    chosen = next((c for name in ("indices", "block_indices") if (c := options.get(name)) is not None), None)
+    return chosen.shape[-1] * getattr(chosen, "_block", 1) if chosen is not None else 0
 
 
 def _bias(options) -> torch.Tensor | None:
@@ -162,6 +175,9 @@ def _sdpa(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, sca
     if current().model.blueprint.kind == "packed":
         how = "attend with tensorcast.nn.attend, or a tensorcast.nn.Attention"
         raise ModelError(f"scaled_dot_product_attention does not know the sequences of packed tokens; {how}")
+    if query.dim() == 3:  # one head, which has no axis of its own
+        parts = (x.unsqueeze(1) for x in (query, key, value))
+        return _sdpa(*parts, None, dropout_p, is_causal, scale).squeeze(1)
     q, k, v, slot = query, key, value, calling_slot()
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     context = current()

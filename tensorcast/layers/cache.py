@@ -8,6 +8,7 @@ import torch
 from transformers import cache_utils
 
 from tensorcast.errors import ModelError
+from tensorcast.layers.context_parallel import shared_keys
 from tensorcast.layers.scan import STATE_FORMAT
 from tensorcast.ops.base import dtype_name, item_bytes
 from tensorcast.trace.context import current
@@ -18,12 +19,12 @@ class _Recorder:
     """What one layer keeps, for the memory report: bytes a token (within `window`) and bytes a sequence."""
 
     def note(
-        self, kind: str, *, token_bytes: float = 0, sequence_bytes: float = 0, window: int = 0, block: int = 1
+        self, kind: str, *, token_bytes: float = 0, sequence_bytes: float = 0, window: int = 0, **more: int
     ) -> None:
         tracer = current().tracer
         if tracer is not None:
             sizes = {"token_bytes": token_bytes, "sequence_bytes": sequence_bytes}
-            tracer.note_cache(kind, **sizes, window=window, block=block)
+            tracer.note_cache(kind, **sizes, window=window, **more)
 
 
 class _Keys(_Recorder):
@@ -36,8 +37,15 @@ class _Keys(_Recorder):
     def update(self, key_states, value_states, *args, **kwargs):
         fmt = current().model.kv_format
         elements = sum(t.shape[1] * t.shape[-1] for t in (key_states, value_states))
-        self.note("kv", token_bytes=elements * item_bytes(fmt), window=self.window, block=self.block)
-        return call.kv_append(key_states, value_states, self.past, fmt, self.window)
+        shared = {"block": self.block, "shards": current().model.plan.dcp}
+        self.note("kv", token_bytes=elements * item_bytes(fmt), window=self.window, **shared)
+        return self.append(key_states, value_states)
+
+    def append(self, key_states, value_states):
+        """The keys and values to attend: those of the cache and the new ones, which go into it."""
+        model = current().model
+        kept = call.kv_append(key_states, value_states, self.past, model.kv_format, self.window, model.plan.dcp)
+        return shared_keys(*kept, self.past) if model.plan.dcp > 1 else kept
 
     def update_indexer(self, indexer_key_states, *args, **kwargs):
         fmt = current().model.index_format

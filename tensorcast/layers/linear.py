@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from tensorcast.formats import bytes_of
+from tensorcast.layers.sequence_parallel import whole_tokens
 from tensorcast.layers.state import has_state, install, is_replaced, original_forward, state_of
 from tensorcast.ops.base import dtype_name
 from tensorcast.trace.context import current
@@ -94,10 +95,12 @@ def _takes_ids(module: nn.Embedding) -> bool:
 
 
 def embedding_forward(module: nn.Embedding, ids: torch.Tensor) -> torch.Tensor:
-    """forward of an installed nn.Embedding; some models multiply the rows by a constant `embed_scale`."""
+    """forward of an installed nn.Embedding; some models multiply the rows by a constant `embed_scale`, or norm them."""
     if ids.is_floating_point():  # weights of a sum over all rows, which is the class's own product
         return original_forward(module, ids)
     rows = state_of(module).shard.after(call.embedding(ids, module.weight))
+    for part in module.children():  # what a class of its own does to the rows it has found
+        rows = part(rows)
     return rows if getattr(module, "embed_scale", None) is None else rows * 1.0
 
 
@@ -107,6 +110,7 @@ def product(x, weight, bias, spec, operator=None, *more) -> torch.Tensor:
     `operator`: another one than `linear`, which takes the arguments `more` behind those of `linear`.
     """
     operator = operator or call.linear
+    x = whole_tokens(x)
     if spec is None:
         fmt = dtype_name(weight)
         return operator(x, weight, bias, fmt, dtype_name(x), fmt, 0, False, "", *more)
@@ -130,4 +134,6 @@ def quantise_activation(x: torch.Tensor, spec) -> torch.Tensor | None:
         return None
     memo[key] = weakref.ref(x)
     kernel = call.quantize_inside if current().is_normed(x) else call.quantize
-    return kernel(x, spec.activation, spec.activation_group, spec.dynamic, spec.math, spec.label)
+    copy = kernel(x, spec.activation, spec.activation_group, spec.dynamic, spec.math, spec.label)
+    current().note_read_with(x, copy)
+    return copy

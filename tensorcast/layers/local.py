@@ -6,11 +6,13 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from tensorcast.errors import DeploymentError
 from tensorcast.layers.mla import is_mla
 from tensorcast.layers.scan import is_scan
 from tensorcast.layers.scan_sharding import scan_heads
 from tensorcast.layers.state import has_state, install, state_of
 from tensorcast.layers.tp_rules import FUSED, KEY, QUERY, VALUE
+from tensorcast.plan import divisors
 
 
 def tp_values(model) -> tuple[int, ...]:
@@ -54,6 +56,20 @@ def divides(counts: Mapping[str, int], tp: int) -> bool:
     return all(n % tp == 0 or (name in _REPLICATED and tp % n == 0) for name, n in counts.items())
 
 
+def check_shares(plan, path: str, module: nn.Module) -> None:
+    """DeploymentError where `dcp` neighbours of the tensor-parallel ranks do not read the same keys.
+
+    `module` is an attention before its heads are cut.
+    """
+    kv_heads = 1 if is_mla(module) else head_counts(module)[1]
+    copies = max(1, plan.tp // kv_heads)
+    if copies % plan.dcp:
+        valid = ", ".join(map(str, divisors(copies)))
+        more = "" if copies > 1 else f"; with more than {kv_heads} tensor-parallel ranks, several share a head"
+        what = f"{path} has {kv_heads} KV heads, each on {copies} of {plan.tp} ranks"
+        raise DeploymentError(f"--dcp {plan.dcp}: {what}; values that work: {valid}{more}")
+
+
 def head_counts(module: nn.Module) -> tuple[int, int, int]:
     """(heads, KV heads, head dim) of an attention module, from the module itself first, then its configuration."""
     config = getattr(module, "config", None)
@@ -92,8 +108,11 @@ _HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads")
 _HEAD_DIMS = ("head_dim", "v_head_dim", "attention_head_size", "head_size", "depth")
 _KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "n_kv_head", "kv_heads")
 _GROUPS = ("num_key_value_groups", "num_kv_groups", "n_rep")
-_WIDTHS = ("hidden_size", "embed_dim", "all_head_size", "inner_dim", "d_model", "split_size", "d_model_size", "n_embd")
-_KV_WIDTHS = ("kv_dim",)
+_WIDTHS = (
+    "hidden_size", "embed_dim", "all_head_size", "inner_dim", "out_dim", "d_model", "split_size", "d_model_size",
+    "n_embd",
+)  # fmt: skip
+_KV_WIDTHS = ("kv_dim", "inner_kv_dim")
 
 
 class _LocalConfig:
@@ -113,7 +132,8 @@ def localise_heads(part: nn.Module, heads: int, local: int) -> None:
             part.__dict__[name] = local
 
 
-def localise(module, heads, local_heads, kv_heads, local_kv) -> None:
+def localise(module, heads, local_heads, kv_heads, local_kv, *, widths: bool = True) -> None:
+    """Let a module see its local heads; `widths` False where its code finds its part by the ratio of whole widths."""
     config = getattr(module, "config", None)
     if config is not None and _stated(config, "num_attention_heads") == heads:
         module.config = _LocalConfig(config, num_attention_heads=local_heads, num_key_value_heads=local_kv)
@@ -122,8 +142,8 @@ def localise(module, heads, local_heads, kv_heads, local_kv) -> None:
         (_HEADS, heads, local_heads),
         (_KV_HEADS, kv_heads, local_kv),
         (_GROUPS, heads // kv_heads, local_heads // local_kv),
-        (_WIDTHS, heads * width, local_heads * width),
-        (_KV_WIDTHS, kv_heads * width, local_kv * width),
+        (_WIDTHS * widths, heads * width, local_heads * width),
+        (_KV_WIDTHS * widths, kv_heads * width, local_kv * width),
     ):
         for name in names:
             if module.__dict__.get(name) == old:

@@ -5,6 +5,8 @@ Found by structure: a module with kv_b_proj, kv_lora_rank and an `expand_kv` met
 
 from __future__ import annotations
 
+from tensorcast.layers.block_indexer import block_indexer_forward, picks_blocks
+from tensorcast.layers.context_parallel import over_shares
 from tensorcast.layers.state import install, original_forward, state_of
 from tensorcast.ops.base import dtype_name
 from tensorcast.trace.context import current
@@ -67,7 +69,12 @@ def attend_latent(module, q, latent, rope, rule):
     absorbed = call.bmm(tokens[..., :nope], weight[:, :nope], fmt, fmt)
     query = absorbed.view(heads, b, s, rank).transpose(0, 1)
     formats = (rule.kv_format, rule.math, rule.phase, "flash")
-    out = call.mla_attention(query, q[..., nope:], latent, rope, rule.causal, rule.window, rule.topk, *formats)
+
+    def attend(query, turned, rule):
+        limits = (rule.causal, rule.window, rule.topk)
+        return call.mla_attention(query, turned, latent, rope, *limits, *formats, rule.shards)
+
+    out = over_shares(attend, (query, q[..., nope:]), latent, rule, heads_dim=1)
     values = weight[:, nope:].transpose(1, 2)
     with current().suspended():
         tokens = out.transpose(0, 1).reshape(heads, b * s, rank)
@@ -84,6 +91,9 @@ def install_indexers(model) -> int:
     count = 0
     for path, module in model.module.named_modules():
         indexer = getattr(module, "indexer", None)
+        if picks_blocks(indexer):
+            install(indexer, f"{path}.indexer", block_indexer_forward)
+            count += 1
         if indexer is None or not all(hasattr(indexer, name) for name in _INDEXER):
             continue
         install(indexer, f"{path}.indexer", indexer_forward)

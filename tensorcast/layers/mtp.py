@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 
 from tensorcast.errors import DeploymentError, TransformationError, near_names
 from tensorcast.layers.named import fault, modules_named
+from tensorcast.layers.sequence_parallel import whole_tokens
 from tensorcast.layers.wrap import wrap
 from tensorcast.pipelines import call_own
 from tensorcast.trace.context import current
@@ -58,7 +59,7 @@ class DraftLayer(nn.Module):
         self.norm = copy.deepcopy(norm)
 
     def forward(self, embedding, hidden, **kwargs):
-        x = self.eh_proj(torch.cat((self.enorm(embedding), self.hnorm(hidden)), dim=-1))
+        x = self.eh_proj(torch.cat((whole_tokens(self.enorm(embedding)), self.hnorm(hidden)), dim=-1))
         for block in self.blocks:
             x = block(x, **kwargs)
             x = x[0] if isinstance(x, tuple) else x

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from tensorcast.layers.sequence_parallel import keep_own, tokens_spread
 from tensorcast.layers.state import Deployed, install, original_forward
 from tensorcast.trace.context import current
 from tensorcast.transformer_model import Stack
@@ -97,16 +98,18 @@ class _Output(NamedTuple):
     dtype: torch.dtype
     device: torch.device
     handed_on: int
+    tokens: int  # that it stands for where they lie on several ranks
 
     @classmethod
     def of(cls, x: torch.Tensor, given: list) -> _Output:
         place = next((i for i, y in enumerate(given) if y is x), -1)
-        return cls(tuple(x.shape), x.stride(), x.dtype, x.device, place)
+        return cls(tuple(x.shape), x.stride(), x.dtype, x.device, place, tokens_spread(x))
 
     def made(self, given: list) -> torch.Tensor:
         if self.handed_on >= 0:
             return given[self.handed_on]
-        return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=self.device)
+        made = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=self.device)
+        return keep_own(made, self.tokens) if self.tokens else made
 
 
 def signature(block: nn.Module, index: int) -> str:
@@ -165,7 +168,7 @@ def _shapes(value):
     if isinstance(value, torch.Tensor) and value.device.type == "cpu":
         return value.dtype, str(value.tolist())
     if isinstance(value, torch.Tensor):
-        return value.shape, value.stride(), value.dtype
+        return value.shape, value.stride(), value.dtype, tokens_spread(value)
     if isinstance(value, _PLAIN):
         return value
     if isinstance(value, (tuple, list)):

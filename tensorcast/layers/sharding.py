@@ -16,6 +16,7 @@ from torch import nn
 from tensorcast.errors import DeploymentError
 from tensorcast.layers.expert_sharding import split_experts
 from tensorcast.layers.local import (
+    check_shares,
     divides,
     head_counts,
     head_modules,
@@ -28,6 +29,7 @@ from tensorcast.layers.parameters import smaller
 from tensorcast.layers.scan import is_scan
 from tensorcast.layers.scan_sharding import ScanCutter, cut_channels
 from tensorcast.layers.sequence import exchange_guidance, split_sequence
+from tensorcast.layers.sequence_parallel import spread_tokens
 from tensorcast.layers.state import Group, Shard, has_state, install, state_of
 from tensorcast.layers.tp_rules import ATTENTION_INPUTS, FUSED, KEY, VALUE, Rule, Rules
 
@@ -49,6 +51,8 @@ def shard(model) -> tuple[int, list[str]]:
         work.say_unmatched()
     if plan.tp * plan.dp > 1:
         work.count += split_experts(model)
+    if plan.sequence_parallel:
+        spread_tokens(model)
     if plan.sp > 1:
         work.count += split_sequence(model)
     if plan.cfg > 1:
@@ -85,8 +89,13 @@ class _Sharder:
         cut = [(p, m) for p, m in found if is_scan(m) or self._cuts_heads(p, m)]
         for path, module in cut:
             self._check_heads(path, module)
+            if self.plan.dcp > 1 and not is_scan(module):
+                check_shares(self.plan, path, module)
         whole = {id(m) for _, m in found} - {id(m) for _, m in cut}
         replicated = Counter()
+        if whole:
+            kinds = ", ".join(sorted({type(m).__name__ for _, m in found if id(m) in whole}))
+            self.notes.append(f"attention runs whole on every rank, no rule cuts its heads: {kinds} ({len(whole)})")
         for path, module in found:
             if id(module) in whole:
                 self._split_inputs(path, module)
@@ -94,17 +103,19 @@ class _Sharder:
                 replicated[self._cut_heads(path, module)] += 1
         for kv_heads, layers in replicated.items():
             if kv_heads < self.tp.size:
-                times = self.tp.size // kv_heads
+                times, dcp = self.tp.size // kv_heads, self.plan.dcp
+                shared = f", its tokens dealt out to groups of {dcp} of them" if dcp > 1 else ""
                 self.notes.append(
                     f"KV heads replicated over ranks in {layers} layers: {kv_heads} are fewer than tp {self.tp.size}, "
-                    f"each is kept {times} times"
+                    f"each is kept {times} times{shared}"
                 )
 
     def _cuts_heads(self, path, module) -> bool:
-        """Whether the rules split what goes into an attention; those for q, k and v must agree."""
+        """Whether the rules split what goes into an attention; those for q, k and v side by side must agree."""
         styles = {name: self.rules.of(name, child).style for name, child in _linears(path, module)}
         inputs = {name: style for name, style in styles.items() if name.rpartition(".")[2] in ATTENTION_INPUTS}
-        if len({style == "column" for style in inputs.values()}) > 1:
+        ways = {(name.rpartition(".")[0], style == "column") for name, style in inputs.items()}
+        if len(ways) > len(dict(ways)):
             said = ", ".join(f"{name.rpartition('.')[2]} {style or 'no rule'}" for name, style in inputs.items())
             raise DeploymentError(f"--tp {self.tp.size}: the rules of {path} cut only part of its heads: {said}")
         return "column" in styles.values()
@@ -147,7 +158,8 @@ class _Sharder:
         for name in (*_QUERY_NORMS, *_KEY_NORMS):
             width = kv_heads if name in _KEY_NORMS else heads
             self._cut_norm(getattr(module, name, None), name, width, head_dim)
-        localise(module, heads, local_heads, kv_heads, local_kv)
+        packed = any(hasattr(child, "_tp_packed_col_blocks") for child in module.children())
+        localise(module, heads, local_heads, kv_heads, local_kv, widths=not packed)
         return heads if is_mla(module) else kv_heads
 
     def _cut_fused(self, path, linear, whole, local) -> None:
@@ -222,7 +234,20 @@ class _Sharder:
         self._require_cut(unknown)
         if unknown:
             self.notes.append(f"replicated on every rank, no rule names them: {', '.join(sorted(unknown))}")
+        if whole := self._whole_convolutions():
+            self.notes.append(f"convolutions run whole on every rank: {', '.join(whole)}")
         self.notes += self._uneven.values()
+
+    def _whole_convolutions(self) -> list[str]:
+        """Names of the convolutions that nothing has cut, towers with rules of their own left out."""
+        found = (
+            path.rpartition(".")[2]
+            for path, module in self.root.named_modules()
+            if isinstance(module, nn.modules.conv._ConvNd)
+            and not path.startswith(tuple(self.model.unsharded))
+            and not (has_state(module) and state_of(module).shard.style != "replicated")
+        )
+        return sorted(set(found))
 
     def _require_cut(self, unknown: set[str]) -> None:
         """Most of the decoder's products whole on every rank, for want of a rule, is no tensor parallelism."""

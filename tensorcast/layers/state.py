@@ -39,6 +39,7 @@ class Shard:
     group: Group = ALONE
     reduce: bool = True
     rule: str = ""  # which rule decided, for the report
+    scatter: bool = False  # of the sum, every rank keeps a part of the tokens (sequence parallelism)
     whole: int = 0  # outputs of the product before it was split, where the last rank's part is padded
 
     def before(self, x: torch.Tensor) -> torch.Tensor:
@@ -52,10 +53,16 @@ class Shard:
         """Whether the partial sums of a product are added up right behind it."""
         return self.group.size > 1 and self.reduce and self.style in ("row", "row_split")
 
+    @property
+    def adds(self) -> bool:
+        """The same of a product or of the rows of a table."""
+        return self.sums or (self.group.size > 1 and self.reduce and self.style == "vocab")
+
     def after(self, y: torch.Tensor) -> torch.Tensor:
-        """The collective that makes the product's result whole."""
-        if self.sums or (self.group.size > 1 and self.reduce and self.style == "vocab"):
-            return call.all_reduce(y, self.group.size, self.group.stride)
+        """The collective that makes the product's result whole, or leaves every rank its tokens of it."""
+        if self.adds:
+            add = call.reduce_scatter_tokens if self.scatter else call.all_reduce
+            return add(y, self.group.size, self.group.stride)
         if self.group.size > 1 and self.style == "column_gather":
             gathered = call.all_gather(y, y.dim() - 1, self.group.size, self.group.stride)
             return gathered[..., : self.whole] if self.whole else gathered

@@ -19,7 +19,7 @@ from tensorcast.errors import DeploymentError, near_names
 QUERY = ("q_proj", "query", "q_lin", "Wq", "project_q", "query_proj", "to_q", "q")
 KEY = ("k_proj", "key", "k_lin", "Wk", "project_k", "key_proj", "to_k", "k")
 VALUE = ("v_proj", "value", "v_lin", "Wv", "project_v", "value_proj", "to_v", "v")
-FUSED = ("qkv_proj", "query_key_value", "c_attn", "Wqkv")
+FUSED = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "img_attn_qkv", "txt_attn_qkv", "img_qkv_proj")
 ATTENTION_INPUTS = (*QUERY, *KEY, *VALUE, *FUSED)
 
 # Serving engines split these so, whatever the model: by the end of a module's path, the longest that fits.
@@ -38,8 +38,8 @@ LEAVES: Mapping[str, str] = {
     "multi_head_attention.dense": "row",
     **dict.fromkeys(("wi", "wi_0", "wi_1", "intermediate_dense", "ffn"), "column"),
     **dict.fromkeys(("o", "wo", "Wo", "output_dense", "ffn_output"), "row"),
-    **dict.fromkeys(("add_q_proj", "add_k_proj", "add_v_proj", "net.0.proj"), "column"),
-    **dict.fromkeys(("to_out", "to_out.0", "to_add_out", "net.2"), "row"),
+    **dict.fromkeys(("add_q_proj", "add_k_proj", "add_v_proj", "txt_kv_proj", "net.0.proj"), "column"),
+    **dict.fromkeys(("to_out", "to_out.0", "to_add_out", "img_attn_proj", "txt_attn_proj", "net.2"), "row"),
     "lm_head": "column_gather",
     **dict.fromkeys(("q_a_proj", "kv_a_proj_with_mqa", "wq_b", "wk", "weights_proj"), "replicated"),
     **dict.fromkeys(("shared_expert_gate", "eh_proj"), "replicated"),

@@ -11,12 +11,12 @@ from torch import nn
 from tensorcast.errors import ModelError
 from tensorcast.layers.attention import rule_for
 from tensorcast.layers.cache import KvLayer
+from tensorcast.layers.context_parallel import attend_shared
 from tensorcast.layers.rotary import rotating
 from tensorcast.layers.state import has_state, state_of
 from tensorcast.nn.linear import Linear
 from tensorcast.nn.metadata import AttentionMetadata, ModelConfig
 from tensorcast.trace.context import current
-from tensorcast.trace.library import call
 
 
 class RotaryEmbedding(nn.Module):
@@ -179,10 +179,7 @@ def _group(module, q, k, v, kv, prefill, scaling, window, noted) -> torch.Tensor
     rule = rule_for(module, q, k, scaling, {"sliding_window": window} if window else {})
     rule = replace(rule, phase="prefill" if prefill else "decode")
     past, limit = kv - q.shape[2], rule.window or rule.chunk
-    if noted:  # what a token of this layer keeps is said once
-        k, v = call.kv_append(k, v, past, rule.kv_format, limit)
-    else:
-        layer = KvLayer(past, window=limit)
-        layer.block = getattr(module, "cache_unit", 1)
-        k, v = layer.update(k, v)
-    return state_of(module).slots["attention"].kernel(q, k, v, rule)
+    layer = KvLayer(past, window=limit)
+    layer.block = getattr(module, "cache_unit", 1)
+    k, v = layer.append(k, v) if noted else layer.update(k, v)  # what a token of this layer keeps is said once
+    return attend_shared(state_of(module).slots["attention"], q, k, v, rule)

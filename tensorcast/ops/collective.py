@@ -26,7 +26,12 @@ def wire_bytes(collective: str, nbytes: Any, size: Any) -> Any:
     return nbytes * (_PASSES[collective] * (size - 1) / size)[()]
 
 
-class _Collective:
+def buffer_elements(d: Any, a: Any) -> Any:
+    """Elements of the full buffer of a collective; rows that are dealt out to the ranks fill `size` equal parts."""
+    return d["elements"] if "elements" in d else d["copies"] * d["width"] * a["size"] * np.ceil(d["rows"] / a["size"])
+
+
+class Collective:
     """A collective whose result has the shape of its input; subclasses say which."""
 
     collective = ""
@@ -38,9 +43,9 @@ class _Collective:
             return {"elements": x.numel(), "attrs": {"format": dtype_name(x), "collective": name}}
 
         def work(d, a):
-            nbytes = d["elements"] * item_bytes(a["format"])
-            sums = name in ("all_reduce", "reduce_scatter")
-            return Work(vector_flops=d["elements"] * sums, comm_bytes=wire_bytes(name, nbytes, a["size"]))
+            elements, sums = buffer_elements(d, a), name in ("all_reduce", "reduce_scatter")
+            nbytes = elements * item_bytes(a["format"])
+            return Work(vector_flops=elements * sums, comm_bytes=wire_bytes(name, nbytes, a["size"]))
 
         for function in (dims, work):
             if function.__name__ not in cls.__dict__:
@@ -51,14 +56,14 @@ class _Collective:
 
 
 @operator("all_reduce(Tensor x, int size, int stride) -> Tensor", family="collective")
-class AllReduce(_Collective):
+class AllReduce(Collective):
     """Sum over the ranks, result on all of them."""
 
     collective = "all_reduce"
 
 
 @operator("all_gather(Tensor x, int dim, int size, int stride) -> Tensor", family="collective")
-class AllGather(_Collective):
+class AllGather(Collective):
     """Concatenate the ranks' pieces along `dim`, result on all of them."""
 
     collective = "all_gather"
@@ -73,14 +78,14 @@ class AllGather(_Collective):
 
 
 @operator("gather_slices(Tensor x, int size, int stride) -> Tensor", family="collective")
-class GatherSlices(_Collective):
+class GatherSlices(Collective):
     """all_gather of a tensor the ranks hold one slice of each: x has the shape of the whole."""
 
     collective = "all_gather"
 
 
 @operator("reduce_scatter(Tensor x, int dim, int size, int stride) -> Tensor", family="collective")
-class ReduceScatter(_Collective):
+class ReduceScatter(Collective):
     """Sum over the ranks, each keeps its piece along `dim`."""
 
     collective = "reduce_scatter"
@@ -92,14 +97,14 @@ class ReduceScatter(_Collective):
 
 
 @operator("all_to_all(Tensor x, int size, int stride) -> Tensor", family="collective")
-class AllToAll(_Collective):
+class AllToAll(Collective):
     """Every rank sends 1/size of its buffer to each other rank."""
 
     collective = "all_to_all"
 
 
 @operator("send_recv(Tensor x, int size, int stride) -> Tensor", family="collective")
-class SendRecv(_Collective):
+class SendRecv(Collective):
     """Pass the buffer on to the next pipeline stage."""
 
     collective = "send_recv"

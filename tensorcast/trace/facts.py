@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 
 from torch import nn
 
 from tensorcast.deployed import CacheGroup, ModelFacts, WeightGroup
+from tensorcast.layers.context_parallel import require_shared
 from tensorcast.layers.experts import ExpertSizes, experts_weights, quantised_bytes
 from tensorcast.layers.moe import is_router
 from tensorcast.layers.state import has_state, state_of
+from tensorcast.trace.idle import idle_note
 from tensorcast.trace.tracer import Tracer
 from tensorcast.transformer_model import TransformerModel
+from tensorcast.vision.rules import all_together
 
 
-def facts_of(model: TransformerModel, prefill: Tracer) -> ModelFacts:
-    """The facts, with caches as the prefill trace saw them."""
+def facts_of(model: TransformerModel, prefill: Tracer, seen: Iterable[str] = ()) -> ModelFacts:
+    """The facts, with caches as the prefill trace saw them; `seen`: paths of the modules that images run."""
     main = model.main_stack
     text = model.text_config
+    require_shared(model, prefill.caches)
     return ModelFacts(
         name=model.blueprint.source.name,
         architecture=model.architecture,
@@ -34,10 +39,11 @@ def facts_of(model: TransformerModel, prefill: Tracer) -> ModelFacts:
         steps=tuple(s.to_dict() for s in model.steps),
         kernels=tuple(model.kernels.summary()),
         quantised=_quantised(model),
-        notes=(*model.blueprint.notes, *model.notes),
+        notes=(*model.blueprint.notes, *model.notes, *idle_note(model, {*prefill.ran, *seen})),
         tp_values=model.tp_values,
         unmatched=model.unmatched,
         image_tokens=model.image_tokens,
+        together=all_together(model),
         one_length="" if model.profile.packed else model.profile_origin,
         experts=max((state_of(m).exchange.experts for m in _experts(model)), default=0),
     )
@@ -122,6 +128,7 @@ def _caches(tracer: Tracer, main: str) -> tuple[CacheGroup, ...]:
             sequence_bytes=note.sequence_bytes,
             window=note.window,
             block=note.block,
+            shards=note.shards,
             layers=tuple(note.layers) if note.layers and note.stack == main else (),
         )
         for note in tracer.caches

@@ -23,8 +23,11 @@ class Liveness:
         """Storages that exist anyway: they count for nothing."""
         self._known.update(storages(tensors))
 
-    def allocated(self, tensors) -> bool:
-        """Take note of an operator's results; True when one of them has a storage not seen before."""
+    def allocated(self, tensors, share: float = 1.0) -> bool:
+        """Take note of an operator's results; True when one of them has a storage not seen before.
+
+        `share`: the part of each that is really there, where ranks share a tensor.
+        """
         new = False
         for tensor in tensors:
             storage = tensor.untyped_storage()
@@ -32,7 +35,7 @@ class Liveness:
             if key in self._known:
                 continue
             self._known.add(key)
-            size = storage.nbytes()
+            size = storage.nbytes() * share if share < 1 else storage.nbytes()
             self.live += size
             weakref.finalize(storage, self._free, key, size).atexit = False
             new = True

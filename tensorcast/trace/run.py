@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from tensorcast.layers.attention import InterceptAttention
+from tensorcast.layers.context_parallel import require_read
 from tensorcast.layers.mtp import run_drafts
 from tensorcast.layers.patching import Replacement, patched, replacements, without_autocast
 from tensorcast.models.recipes import VISION, Step
@@ -17,10 +18,12 @@ from tensorcast.trace.context import Context, entered
 from tensorcast.trace.faults import said_in_one_line
 from tensorcast.trace.kept import Kept, logits_in_parts, run_loss
 from tensorcast.trace.liveness import Liveness, storages, tensors_in
+from tensorcast.trace.spread import Spread
 from tensorcast.trace.tracer import Tracer
 from tensorcast.transformer_model import TransformerModel
 from tensorcast.vision.encode import encode_images, vision_inputs
 from tensorcast.vision.host import HostNumbers, Literals
+from tensorcast.vision.rules import all_together
 
 
 def trace_step(
@@ -37,7 +40,8 @@ def trace_step(
     """
     step = Step(phase, batch, tokens, past, lengths)
     frame = frame_of(model)
-    tracer = Tracer(paths=frame.paths, memory=Liveness(frame.resident))
+    spread = Spread(model.plan.tp) if model.plan.sequence_parallel and phase != VISION else None
+    tracer = Tracer(paths=frame.paths, memory=Liveness(frame.resident), spread=spread)
     context = Context(step=step, model=model, tracer=tracer)
     with torch.no_grad(), torch.device("meta"), entered(context), patched(frame.functions):
         inputs = vision_inputs(model, step) if phase == VISION else model.blueprint.inputs(model, step)
@@ -54,7 +58,26 @@ def trace_step(
             if hidden is not None:
                 run_drafts(model, hidden.taken(), inputs["input_ids"], context.block_options)
         del result
+    require_read(context)
     return tracer
+
+
+def trace_images(model: TransformerModel) -> Tracer:
+    """The pass over the images of one request, from which the model knows how many tokens they become."""
+    if all_together(model) and not model.image_counts:
+        counts = {size: _tokens_of(model, size) for size in {*model.deployment.images}}
+        model.image_counts = tuple(counts[size] for size in model.deployment.images)
+    return trace_step(model, VISION, 1, 1, 0)
+
+
+def _tokens_of(model: TransformerModel, size: tuple[int, int]) -> int:
+    """Tokens that one image becomes."""
+    try:
+        model.shown = (size,)
+        trace_step(model, VISION, 1, 1, 0)
+        return model.image_tokens
+    finally:
+        model.shown = model.deployment.images
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from tensorcast.plan import TRAIN, Workload
 ONLY_TRAINING = ("optimizer", "grad_checkpoint", "zero")
 ONLY_INFERENCE = (
     "output_len", "prefix_len", "seq_lens", "chunk", "mtp", "acceptance_rate", "concurrency", "max_model_len",
-    "kv_cache_dtype", "attention_quant", "engine",
+    "kv_cache_dtype", "attention_quant", "engine", "dcp",
 )  # fmt: skip
 
 
@@ -24,6 +24,8 @@ def check_training(given: Mapping[str, Any], source: ModelSource) -> None:
         flag = f"--{unfit.replace('_', '-')}"
         what = "is about inference; --phase train takes --batch and --input-len" if train else "needs --phase train"
         raise InputError(f"{flag} {what}")
+    if train and given.get("sequence_parallel"):
+        raise InputError("--sequence-parallel is not modelled for --phase train; leave it out")
     if train and (source.phases != LANGUAGE or source.reading.encoder):
         raise InputError(f"--phase train is for language models without an encoder, which {source.name} is not")
 
