@@ -49,13 +49,14 @@ def fullest_stage(
     """(weights, KV cache and states) of the stage that holds most, bytes; `lengths`: (sequences, tokens of each)."""
     weights, caches, lengths = list(weights), list(caches), list(lengths)
     held = [
-        (_stage_weights(weights, pipeline, stage), _stage_cache(caches, pipeline, stage, lengths))
+        (stage_weights(weights, pipeline, stage), stage_cache(caches, pipeline, stage, lengths))
         for stage in range(pipeline.stages)
     ]
     return max(held, key=sum)
 
 
-def _stage_weights(groups: Iterable[WeightGroup], pipeline: Pipeline, stage: int) -> int:
+def stage_weights(groups: Iterable[WeightGroup], pipeline: Pipeline, stage: int) -> int:
+    """Bytes of the weights of a stage."""
     total, inside, last = 0, pipeline.layers_of(stage), pipeline.stages - 1
     ends = {"pre": (0,), "post": (last,), "ends": (0, last)}
     for group in groups:
@@ -67,11 +68,12 @@ def _stage_weights(groups: Iterable[WeightGroup], pipeline: Pipeline, stage: int
     return total
 
 
-def _stage_cache(groups: Iterable[CacheGroup], pipeline: Pipeline, stage: int, lengths) -> float:
+def stage_cache(groups: Iterable[CacheGroup], pipeline: Pipeline, stage: int, lengths):
+    """Bytes of the caches and states of a stage; the numbers in `lengths` may be arrays."""
     layers = None if pipeline.stages == 1 else pipeline.layers_of(stage)
     last = stage == pipeline.stages - 1
     held = [g for g in groups if g.layers or last]
-    return sum(n * float(g.nbytes(t, layers if g.layers else None)) for g in held for n, t in lengths)
+    return sum(n * g.nbytes(t, layers if g.layers else None) for g in held for n, t in lengths)
 
 
 def largest(memory: Callable[[int], Memory | None], most: int) -> int | None:

@@ -23,6 +23,8 @@ class Row:
     `dims`: size name → coefficients over the piece's monomials. `memory`: bytes in use when it has run, and the most
     bytes in use between the row before and this one, likewise. `stack` and `layers` say which layers it stands for
     (every call of all of them), `place` where in the step a row outside of the main stack belongs: before or after it.
+    `number` names the row among those of its piece; `after` are those that it waits for in the same layer, or, outside
+    of layers, in the same place (a layer waits for all of the one before it).
     """
 
     op: str
@@ -34,16 +36,18 @@ class Row:
     stack: str = ""
     layers: tuple[int, ...] = ()
     place: str = ""  # pre | post | "" for rows of the main stack
+    number: int = -1
+    after: tuple[int, ...] = ()
 
     def to_dict(self) -> dict:
         out = {k: (dict(v) if isinstance(v, Mapping) else v) for k, v in vars(self).items()}
-        return {k: v for k, v in out.items() if v or k not in ("stack", "layers", "place")}
+        return {k: v for k, v in out.items() if v or k not in ("stack", "layers", "place", "after")}
 
     @classmethod
     def from_dict(cls, d: Mapping) -> Row:
         dims = {k: tuple(v) for k, v in d["dims"].items()}
-        memory, layers = tuple(map(tuple, d["memory"])), tuple(d.get("layers", ()))
-        return cls(**{**d, "dims": dims, "memory": memory, "layers": layers})
+        memory, layers, after = tuple(map(tuple, d["memory"])), tuple(d.get("layers", ())), tuple(d.get("after", ()))
+        return cls(**{**d, "dims": dims, "memory": memory, "layers": layers, "after": after})
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,15 @@ class Piece:
 
     def covers(self, point: tuple[int, int, int]) -> bool:
         return all(low <= x and (high is None or x <= high) for x, (low, high) in zip(point, self.ranges, strict=True))
+
+    def covers_all(self, *point: np.ndarray) -> np.ndarray:
+        """`covers` for arrays of batch, tokens and past."""
+        inside = np.ones(len(point[0]), dtype=bool)
+        for x, (low, high) in zip(point, self.ranges, strict=True):
+            inside &= x >= low
+            if high is not None:
+                inside &= x <= high
+        return inside
 
     def basis(self, batch, tokens, past) -> np.ndarray:
         """Value of every monomial: [monomials, configurations]."""

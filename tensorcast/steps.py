@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import ceil
 
 from tensorcast.cost.phase import Steps
-from tensorcast.plan import TRAIN, ParallelPlan, Workload
+from tensorcast.plan import DUAL_BATCH, TRAIN, ParallelPlan, Workload
 
 Parts = list[tuple[str, Steps]]  # (table, passes priced with it)
 
@@ -32,7 +32,8 @@ def steps_of(work: Workload, plan: ParallelPlan) -> Mapping[str, Parts]:
         out["vision"] = [("vision", Steps(group_batch(work, plan), (1,), (0,)))]
     for phase in work.phases:
         name = "chunked" if work.chunk and phase == "prefill" else phase
-        out[name] = _PASSES.get(phase, _prefill)(work, batch)
+        passes = _PASSES.get(phase, _prefill)(work, batch)
+        out[name] = [(table, replace(steps, cut=work.overlap == DUAL_BATCH)) for table, steps in passes]
     return out
 
 

@@ -11,9 +11,19 @@ from tensorcast.diffusion.work import denoise_work
 from tensorcast.encoding import apart, cut_to, longest, reading_options
 from tensorcast.errors import InputError
 from tensorcast.models.check import text_part
-from tensorcast.models.reference import DENOISE, LANGUAGE, ModelSource
+from tensorcast.models.reference import DENOISE, LANGUAGE, STAGES, ModelSource
 from tensorcast.options import WORK
-from tensorcast.plan import MOST_SEQUENCES, PHASES, TRAIN, ParallelPlan, Workload, checked
+from tensorcast.plan import (
+    DUAL_BATCH,
+    MOST_SEQUENCES,
+    NO_OVERLAP,
+    PHASES,
+    TRAIN,
+    ParallelPlan,
+    Workload,
+    checked,
+)
+from tensorcast.steps import micro_batches
 from tensorcast.training.options import training_work
 
 
@@ -82,11 +92,13 @@ def _limits(source: ModelSource) -> list[tuple[str, int]]:
 
 
 def clients_of(asked: Any, work: Workload, plan: ParallelPlan) -> int | None:
-    """Clients of a steady load; it takes prompts and outputs of one length, and no pipeline."""
+    """Clients of a steady load; it takes prompts and outputs of one length."""
     if asked is None:
         return None
     clients = checked("--concurrency", asked, most=MOST_SEQUENCES)
-    unfit = {"--mtp": work.mtp, "--prefix-len": work.prefix_len, "--seq-lens": work.seq_lens, "--pp": plan.pp > 1}
+    unfit = {
+        "--overlap": work.overlap != NO_OVERLAP, "--prefix-len": work.prefix_len, "--seq-lens": work.seq_lens,
+    }  # fmt: skip
     if found := [name for name, value in unfit.items() if value]:
         raise InputError(f"--concurrency does not go with {found[0]}")
     if work.phase != "auto":
@@ -100,9 +112,13 @@ def check_work(work: Workload, plan: ParallelPlan, source: ModelSource, max_mode
         raise InputError(f"--dp {plan.dp} needs at least as many sequences: --batch {work.batch}")
     if work.seq_lens and (plan.dp > 1 or plan.pp > 1):
         raise InputError("--seq-lens goes with --tp and --ep only")
+    for flag, asked in ((f"--dcp {plan.dcp}", plan.dcp > 1), ("--sequence-parallel", plan.sequence_parallel)):
+        if asked and (source.phases != LANGUAGE or source.reading.encoder):
+            raise InputError(f"{flag} is for language models without an encoder, which {source.name} is not")
     group = ceil(work.batch / plan.dp)
     if work.micro_batches > group:
         raise InputError(f"--micro-batches {work.micro_batches}: a group has {group} sequences; give at most {group}")
+    _check_overlap(work, plan, source, group)
     (said, need), reserve = longest(work, source), 0
     if work.phase == TRAIN:
         said, need = "--input-len", work.input_len
@@ -115,3 +131,20 @@ def check_work(work: Workload, plan: ParallelPlan, source: ModelSource, max_mode
             what = f"--max-model-len {reserve} is" if reserve else f"{said} {need} tokens are"
             how = "what its graph says" if key == "max_positions" else f"--set {key}=N changes it"
             raise InputError(f"{what} more than {source.name} takes ({key} {limit}; {how})")
+
+
+def _check_overlap(work: Workload, plan: ParallelPlan, source: ModelSource, group: int) -> None:
+    """InputError when the work does not run as asked: of a training step, or of halves where there are none."""
+    if work.overlap == NO_OVERLAP:
+        return
+    if work.phase == TRAIN:
+        raise InputError(f"--overlap {work.overlap} is for inference; a training step hides its collectives as it is")
+    if work.overlap != DUAL_BATCH:
+        return
+    if source.phases in STAGES:
+        raise InputError(f"--overlap {DUAL_BATCH} is for language models and encoders; give streams")
+    pieces = micro_batches(work, plan)
+    if group <= pieces:
+        what = "a group has 1 sequence" if pieces == 1 else f"a micro-batch of {pieces} has 1 sequence"
+        need = 2 * pieces * plan.dp
+        raise InputError(f"--overlap {DUAL_BATCH} cuts a batch in two: {what}; give --batch {need} or more")

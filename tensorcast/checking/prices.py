@@ -95,14 +95,11 @@ def machines_agree(subject: Subject) -> str:
 
 def phases_of(request: Request, deployed: DeployedModel) -> dict[str, Phase]:
     """The priced phases of a request on one device."""
-    facts, out = deployed.facts, {}
-    for name, parts in steps_of(request.work, request.plan).items():
-        priced = [
-            evaluate(
-                deployed.tables[table], steps, request.hw, pipeline=Pipeline(layers=facts.layers),
-                eager=request.eager, hidden=facts.hidden, item=facts.dtype,
-            )
-            for table, steps in parts
-        ]  # fmt: skip
-        out[name] = priced[0] if len(priced) == 1 else Phase.sum(priced)
-    return out
+    facts, tables = deployed.facts, deployed.tables
+    return {
+        name: evaluate(
+            [(tables[table], steps) for table, steps in parts], request.hw, pipeline=Pipeline(layers=facts.layers),
+            eager=request.eager, hidden=facts.hidden, item=facts.dtype,
+        )
+        for name, parts in steps_of(request.work, request.plan).items()
+    }  # fmt: skip

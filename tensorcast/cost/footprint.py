@@ -12,6 +12,9 @@ from tensorcast.ops import operator_named
 from tensorcast.optable import OpTable, Piece
 
 
+BLOCK = 8192  # points at a time, each of which takes a number a row
+
+
 class Footprint:
     """The footprint of one piece of a table, quick to ask at many sizes."""
 
@@ -29,11 +32,17 @@ class Footprint:
         basis = self.piece.basis(2, 64, 64)
         return [row for row in self.piece.rows if np.any(_workspace(row, basis))]
 
-    def at(self, batch: int, tokens, past) -> tuple[float, float]:
-        """(activation peak, workspace): most bytes in use at any moment of any of the passes."""
-        basis = self.piece.basis(batch, tokens, past)
-        workspace = max((float(np.max(_workspace(row, basis))) for row in self._scratch), default=0.0)
-        return float(np.max(self._memory @ basis, initial=0.0)), workspace
+    def at(self, batch, tokens, past) -> tuple[np.ndarray, np.ndarray]:
+        """(activation peak, workspace) at each point: most bytes in use at any moment."""
+        points = np.broadcast_arrays(*map(np.atleast_1d, (batch, tokens, past)))
+        peak, workspace = np.zeros(len(points[0])), np.zeros(len(points[0]))
+        for start in range(0, len(peak), BLOCK):
+            part = slice(start, start + BLOCK)
+            basis = self.piece.basis(*(column[part] for column in points))
+            peak[part] = np.max(self._memory @ basis, axis=0, initial=0.0)
+            for row in self._scratch:
+                workspace[part] = np.maximum(workspace[part], _workspace(row, basis))
+        return peak, workspace
 
 
 class Footprints:
@@ -45,17 +54,26 @@ class Footprints:
 
     def of(self, parts: Iterable[tuple[str, Steps]]) -> tuple[float, float] | None:
         """(activation peak, workspace) over all passes, or None where a table has no piece for one of them."""
-        activations, workspace = 0.0, 0.0
+        found = np.zeros((2, 1))
         for name, steps in parts:
             # Both grow with new tokens and with the cache: the last two passes (the last may be a part-filled chunk).
-            for point in zip(steps.tokens[-2:], steps.past[-2:], strict=True):
-                piece = self.tables[name].piece_for(steps.batch, *point)
-                if piece is None:
-                    return None
+            tokens, past = np.array(steps.tokens[-2:]), np.array(steps.past[-2:])
+            here = self.at(name, np.full_like(tokens, steps.batch), tokens, past)
+            found = np.concatenate([found, here], axis=1)
+        peak, workspace = found.max(axis=1)
+        return None if np.isnan(peak) else (float(peak), float(workspace))
+
+    def at(self, name: str, batch: np.ndarray, tokens: np.ndarray, past: np.ndarray) -> np.ndarray:
+        """[(activation peak, workspace), points] by the table `name`; NaN where it has no piece."""
+        found = np.full((2, len(batch)), np.nan)
+        left = np.ones(len(batch), dtype=bool)
+        for piece in self.tables[name].pieces if name in self.tables else ():
+            here = left & piece.covers_all(batch, tokens, past)
+            if here.any():
                 footprint = self._known.setdefault(id(piece), Footprint(piece))
-                a, w = footprint.at(steps.batch, *point)
-                activations, workspace = max(activations, a), max(workspace, w)
-        return activations, workspace
+                found[:, here] = footprint.at(batch[here], tokens[here], past[here])
+                left &= ~here
+        return found
 
 
 def _workspace(row, basis: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorcast.cost.overlap import Task, hidden_seconds
 from tensorcast.cost.pricing import price
 from tensorcast.cost.time import BOUNDS
 from tensorcast.ops.base import Work
@@ -27,7 +28,8 @@ class Steps:
     """The forward passes of a phase: `batch` sequences a pass, and for each pass its new tokens and tokens in cache.
 
     `weight` of each pass in the phase's figures: 1 where they follow each other, 1/n for the mean of n. `lengths` makes
-    the batch ragged: for every sequence its new tokens, and how many more tokens than `past` it has in cache.
+    the batch ragged: for every sequence its new tokens, and how many more tokens than `past` it has in cache. `cut`:
+    the batch runs as two halves beside each other.
     """
 
     batch: int
@@ -35,6 +37,15 @@ class Steps:
     past: Sequence[int]
     weight: float = 1.0
     lengths: tuple[tuple[int, int], ...] = ()
+    cut: bool = False
+
+    @property
+    def sides(self) -> tuple[Steps, ...]:
+        """What runs beside each other: the passes of the whole batch, or those of each half, the larger one first."""
+        if not self.cut:
+            return (self,)
+        sizes, lengths = (-(-self.batch // 2), self.batch // 2), (self.lengths[::2], self.lengths[1::2])
+        return tuple(replace(self, batch=n, lengths=own, cut=False) for n, own in zip(sizes, lengths, strict=True))
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,7 @@ class Pipeline:
     layers: int = 0
     stride: int = 1  # devices between a rank and its peer in the next stage
     steady: bool = False
+    spread: int = 1  # ranks that the tokens of the residual stream lie on
 
     def layers_of(self, stage: int) -> range:
         """Layers of a stage: as even as can be, the first stages take what is left over."""
@@ -63,7 +75,10 @@ class Pipeline:
 
 @dataclass
 class Phase:
-    """What one phase costs, per device. Times in seconds; FLOP and bytes of the rank."""
+    """What one phase costs, per device. Times in seconds; FLOP and bytes of the rank.
+
+    `overlapped_s`: by how much the device is done sooner than its operators one after another; None: not asked.
+    """
 
     step_time_s: float
     host_time_s: float
@@ -74,6 +89,7 @@ class Phase:
     mbu: float
     time_by_bound_s: Mapping[str, float]
     ops: list[dict[str, Any]] = field(repr=False)
+    overlapped_s: float | None = None
 
     @classmethod
     def sum(cls, parts: list[Phase]) -> Phase:
@@ -83,16 +99,7 @@ class Phase:
         def weighted(name: str) -> float:
             return sum(getattr(p, name) * p.step_time_s for p in parts) / step
 
-        calls: dict[tuple, list[dict]] = {}
-        for part in parts:
-            seen: Counter = Counter()
-            for op in part.ops:
-                seen[op["op"], op["module"]] += 1
-                calls.setdefault((op["op"], op["module"], seen[op["op"], op["module"]]), []).append(op)
-        ops = [
-            max(same, key=lambda op: op["time_s"]) | {k: sum(op[k] for op in same) for k in ("count", "time_s", *_WORK)}
-            for same in calls.values()
-        ]
+        hidden = [p.overlapped_s for p in parts if p.overlapped_s is not None]
         return cls(
             step_time_s=step,
             host_time_s=sum(p.host_time_s for p in parts),
@@ -102,7 +109,8 @@ class Phase:
             mfu=weighted("mfu"),
             mbu=weighted("mbu"),
             time_by_bound_s={k: sum(p.time_by_bound_s[k] for p in parts) for k in BOUNDS},
-            ops=ops,
+            ops=_joined([p.ops for p in parts]),
+            overlapped_s=sum(hidden) if hidden else None,
         )
 
     def to_dict(self) -> dict:
@@ -113,46 +121,99 @@ class Phase:
             "mfu": self.mfu,
             "mbu": self.mbu,
             "time_by_bound_s": dict(self.time_by_bound_s),
+            **({} if self.overlapped_s is None else {"overlapped_s": self.overlapped_s}),
             "ops": [{**op, "count": round(op["count"])} for op in self.ops],
         }
 
 
-def evaluate(
-    table: OpTable, steps: Steps, hw, *, pipeline: Pipeline, eager: bool, hidden: int = 0, item: str = "bf16"
-) -> Phase:
-    """The phase `table` describes, run as `steps` on `hw`; stages hand [batch, tokens, `hidden`] of `item` on."""
-    parts = [_evaluate(piece, part, hw, pipeline, eager, hidden, item) for piece, part in _by_piece(table, steps)]
-    return parts[0] if len(parts) == 1 else Phase.sum(parts)
-
-
-def _by_piece(table: OpTable, steps: Steps) -> list[tuple[Piece, Steps]]:
-    """The steps, sorted by the piece of the table that covers them."""
-    sorted_: dict[int, tuple[Piece, list]] = {}
-    for point in zip(steps.tokens, steps.past, strict=True):
-        piece = table.piece_for(steps.batch, *point)
-        if piece is None:
-            raise LookupError(f"the {table.phase} table has no piece for batch {steps.batch}, tokens and past {point}")
-        sorted_.setdefault(id(piece), (piece, []))[1].append(point)
+def _joined(parts: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The operators of several parts: the n-th call of each is one row."""
+    calls: dict[tuple, list[dict]] = {}
+    for ops in parts:
+        seen: Counter = Counter()
+        for op in ops:
+            seen[op["op"], op["module"]] += 1
+            calls.setdefault((op["op"], op["module"], seen[op["op"], op["module"]]), []).append(op)
     return [
-        (piece, replace(steps, tokens=tuple(t for t, _ in at), past=tuple(c for _, c in at)))
-        for piece, at in sorted_.values()
+        max(same, key=lambda op: op["time_s"]) | {k: sum(op[k] for op in same) for k in ("count", "time_s", *_WORK)}
+        for same in calls.values()
     ]
 
 
-def _evaluate(piece: Piece, steps: Steps, hw, pipeline: Pipeline, eager: bool, hidden: int, item: str) -> Phase:
-    basis = piece.basis(steps.batch, np.array(steps.tokens), np.array(steps.past))
-    stages = [[] for _ in range(pipeline.stages)]
-    rows = piece.rows
-    if pipeline.stages > 1:
-        rows = (*rows, hand_over(piece, hidden, item, pipeline.stride))
-    for row in rows:
-        work, time = _priced(row, piece, basis, steps, hw)
-        for stage, bucket in enumerate(stages):
-            count = _count(row, pipeline, stage)
-            if count:
-                bucket.append((row, count, work, time))
-    slowest = max(stages, key=lambda rows: sum(float(np.sum(t.seconds * c)) for _, c, _, t in rows))
-    return _summary(slowest, piece, basis, steps, hw, pipeline, eager)
+def evaluate(
+    parts: Sequence[tuple[OpTable, Steps]],
+    hw,
+    *,
+    pipeline: Pipeline,
+    eager: bool,
+    hidden: int = 0,
+    item: str = "bf16",
+    overlap: bool = False,
+) -> Phase:
+    """The phase that the tables describe, run as their steps on `hw`, one after another.
+
+    Pipeline stages hand [batch, tokens, `hidden`] of `item` on. `overlap`: communication runs beside computation.
+    """
+    sides = [found for table, steps in parts for found in _by_piece(table, steps)]
+    stages: list[list[list[list]]] = [[[[] for _ in beside] for beside in sides] for _ in range(pipeline.stages)]
+    for index, beside in enumerate(sides):
+        for half, (piece, steps) in enumerate(beside):
+            basis = piece.basis(steps.batch, np.array(steps.tokens), np.array(steps.past))
+            for row in rows_of(piece, pipeline, hidden, item):
+                work, time = _priced(row, piece, basis, steps, hw)
+                for stage, buckets in enumerate(stages):
+                    if count := count_of(row, pipeline, stage):
+                        buckets[index][half].append((row, count, work, time))
+    passes = [beside[0][1] for beside in sides]
+    saved = [[_saved(chains, pipeline, n) if overlap else None for chains in at] for n, at in enumerate(stages)]
+    slowest = max(range(pipeline.stages), key=lambda n: sum(map(_device_s, stages[n], passes, saved[n])))
+    found = [
+        _summary(chains, steps, hw, pipeline, eager, less)
+        for chains, steps, less in zip(stages[slowest], passes, saved[slowest], strict=True)
+    ]
+    phases = [phase for phase, _, _ in found]
+    slots, busy = (np.concatenate([f[i] for f in found]) for i in (1, 2))
+    if idle := pipeline.bubble(busy, passes[0].weight):
+        phases.append(_bubble(pipeline.bubble(slots, passes[0].weight), idle))
+    return phases[0] if len(phases) == 1 else Phase.sum(phases)
+
+
+def _saved(chains, pipeline: Pipeline, stage: int) -> np.ndarray:
+    """Seconds that a stage hides in each pass: of its rows, or of those of both halves."""
+    inside = None if pipeline.stages == 1 else pipeline.layers_of(stage)
+    return hidden_seconds([[Task(row, time.seconds) for row, _, _, time in rows] for rows in chains], inside)
+
+
+def _device_s(chains, steps: Steps, saved) -> float:
+    """Seconds of the device over all passes; a time that no pass changes stands for each of them."""
+    n = len(steps.tokens)
+    every = [np.broadcast_to(time.seconds, (n,)) * count for rows in chains for _, count, _, time in rows]
+    less = 0.0 if saved is None else float(np.sum(np.broadcast_to(saved, (n,))))
+    return sum(float(np.sum(seconds)) for seconds in every) - less
+
+
+def rows_of(piece: Piece, pipeline: Pipeline, hidden: int, item: str) -> tuple[Row, ...]:
+    """The piece's rows, and with several stages the one that hands the result on."""
+    if pipeline.stages == 1:
+        return piece.rows
+    return (*piece.rows, hand_over(piece, hidden, item, pipeline.stride, pipeline.spread))
+
+
+def _by_piece(table: OpTable, steps: Steps) -> list[list[tuple[Piece, Steps]]]:
+    """The steps, sorted by the piece of the table that covers them; of halves, by those that cover the two."""
+    sides, sorted_ = steps.sides, {}
+    for point in zip(steps.tokens, steps.past, strict=True):
+        pieces = [table.piece_for(side.batch, *point) for side in sides]
+        if None in pieces:
+            raise LookupError(f"the {table.phase} table has no piece for batch {steps.batch}, tokens and past {point}")
+        sorted_.setdefault(tuple(map(id, pieces)), (pieces, []))[1].append(point)
+    return [
+        [
+            (piece, replace(side, tokens=tuple(t for t, _ in at), past=tuple(c for _, c in at)))
+            for piece, side in zip(pieces, sides, strict=True)
+        ]
+        for pieces, at in sorted_.values()
+    ]
 
 
 def _priced(row: Row, piece: Piece, basis, steps: Steps, hw):
@@ -194,7 +255,8 @@ def _varying(basis) -> np.ndarray:
     return np.any(basis != basis[:, :1], axis=1)
 
 
-def _count(row: Row, pipeline: Pipeline, stage: int) -> int:
+def count_of(row: Row, pipeline: Pipeline, stage: int) -> int:
+    """How often a stage runs the row in one pass."""
     if row.place == "pre":
         return row.count if stage == 0 else 0
     if row.place == "post":
@@ -209,7 +271,11 @@ def _count(row: Row, pipeline: Pipeline, stage: int) -> int:
     return row.count * sum(layer in inside for layer in row.layers) // len(row.layers)
 
 
-def _summary(rows, piece: Piece, basis, steps: Steps, hw, pipeline: Pipeline, eager: bool) -> Phase:
+def _summary(chains, steps: Steps, hw, pipeline: Pipeline, eager: bool, saved):
+    """(figures of the passes of one piece; seconds of each pass; of the device alone)
+
+    `chains`: the rows of the batch, or of each of its halves; `saved`: seconds that they hide, None: not asked.
+    """
     n = len(steps.tokens)
     share = steps.weight * pipeline.micro_batches
 
@@ -218,8 +284,8 @@ def _summary(rows, piece: Piece, basis, steps: Steps, hw, pipeline: Pipeline, ea
 
     totals = dict.fromkeys(_WORK, 0.0)
     by_bound = dict.fromkeys(BOUNDS, 0.0)
-    ops, busy, launches, per_step = [], 0.0, 0, np.zeros(n)
-    for row, count, work, time in rows:
+    halves, busy, launches, per_step = [[] for _ in chains], 0.0, 0, np.zeros(n)
+    for ops, (row, count, work, time) in ((ops, row) for ops, rows in zip(halves, chains, strict=True) for row in rows):
         seconds, bounds = np.broadcast_to(time.seconds, (n,)), np.broadcast_to(time.bound, (n,))
         per_step = per_step + seconds * count
         launches += count * float(np.mean(time.launches))
@@ -236,33 +302,48 @@ def _summary(rows, piece: Piece, basis, steps: Steps, hw, pipeline: Pipeline, ea
         if op["matrix_flops"]:
             busy += op["matrix_flops"] / hw.peak(row.attrs["math"])
         ops.append(op)
-    host = (launches * hw.host_op_time_s if eager else hw.graph_launch_s) * pipeline.micro_batches
-    slot = np.maximum(per_step, host / pipeline.micro_batches)
-    step = float(np.sum(slot)) * share + pipeline.bubble(slot, steps.weight)
-    device = float(np.sum(per_step)) * share
-    idle = pipeline.bubble(per_step, steps.weight)
-    if idle:
-        bubble = {"op": "pipeline_bubble", "module": "", "count": 1, "time_s": idle, "bound": "overhead"}
-        ops.append({**bubble, **dict.fromkeys(_WORK, 0.0)})
-        by_bound["overhead"] += idle
-    return Phase(
+    if saved is not None:
+        per_step = per_step - saved
+    host = host_s(launches, hw, eager)
+    slot = np.maximum(per_step, host)
+    step = float(np.sum(slot)) * share
+    phase = Phase(
         step_time_s=step,
-        host_time_s=host * n * steps.weight,
-        device_time_s=device + idle,
+        host_time_s=host * n * share,
+        device_time_s=float(np.sum(per_step)) * share,
         launches=launches * n * share,
         totals=totals,
         mfu=busy / step,
         mbu=(totals["read_bytes"] + totals["write_bytes"]) / hw.memory_bw / step,
         time_by_bound_s=by_bound,
-        ops=ops,
+        ops=halves[0] if len(halves) == 1 else _joined(halves),
+        overlapped_s=None if saved is None else total(saved, 1),
     )
+    return phase, slot, per_step
 
 
-def hand_over(piece: Piece, hidden: int, item: str, stride: int) -> Row:
-    """What a pipeline stage does with its result [batch, tokens, hidden]: pass it to the next stage."""
+def host_s(launches, hw, eager: bool):
+    """The least seconds of a pass: what the host needs to start its kernels, or a captured graph."""
+    return launches * hw.host_op_time_s if eager else hw.graph_launch_s
+
+
+def _bubble(step: float, idle: float) -> Phase:
+    """Seconds that a stage waits for the others: of the step, and of the device."""
+    row = {"op": "pipeline_bubble", "module": "", "count": 1, "time_s": idle, "bound": "overhead"}
+    nothing = dict.fromkeys(_WORK, 0.0)
+    by_bound = {**dict.fromkeys(BOUNDS, 0.0), "overhead": idle}
+    return Phase(step, 0.0, idle, 0.0, nothing, 0.0, 0.0, by_bound, [{**row, **nothing}])
+
+
+def hand_over(piece: Piece, hidden: int, item: str, stride: int, spread: int = 1) -> Row:
+    """What a pipeline stage does with its result [batch, tokens, hidden]: pass it to the next stage.
+
+    `spread`: ranks of a stage that each have a part of the tokens, and pass that on.
+    """
     varies = [any(m[v] for m in piece.monomials) for v in (0, 1)]
     fixed = [1 if v else low for v, (low, _) in zip(varies, piece.ranges, strict=False)]
     where = (int(varies[0]), int(varies[1]), 0)
-    elements = tuple(float(hidden * fixed[0] * fixed[1]) if m == where else 0.0 for m in piece.monomials)
+    tokens = tuple(float(fixed[0] * fixed[1]) if m == where else 0.0 for m in piece.monomials)
+    dims = {"elements": tuple(hidden * c for c in tokens)} | ({"tokens": tokens} if spread > 1 else {})
     attrs = {"size": 2, "stride": stride, "format": item, "collective": "send_recv"}
-    return Row("send_recv", "", 1, {"elements": elements}, attrs, ((), ()), place="stage")
+    return Row("send_recv", "", 1, dims, attrs | ({"spread": spread} if spread > 1 else {}), ((), ()), place="stage")

@@ -16,7 +16,9 @@ from tensorcast.cost.own import own_call, with_products
 from tensorcast.cost.time import Time
 from tensorcast.ops import operator_named
 from tensorcast.ops.base import Work, item_bytes
+from tensorcast.ops.collective import buffer_elements
 from tensorcast.ops.moe import exchange_bytes
+from tensorcast.ops.sharded import of_rank
 
 INSIDE = "inside"  # work that another kernel does on its way: bytes, but no launch
 OWN = "own"  # operators whose cost user code states
@@ -87,7 +89,7 @@ def _key(op, attrs) -> tuple[str, str, str]:
 
 def price(row, dims, hw) -> tuple[Work, Time]:
     """Work and time of one call of a table row at the sizes `dims` (arrays, one element per configuration)."""
-    op = operator_named(row.op)
+    op, dims = operator_named(row.op), of_rank(dims, row.attrs)
     return op.work(dims, row.attrs), _time(op, dims, row.attrs, hw)
 
 
@@ -130,6 +132,6 @@ def _communication_time(dims, attrs, hw) -> Time:
     if "wire_format" in attrs:
         nbytes = exchange_bytes(dims, attrs) * exchange_factor(dims, attrs)
     else:
-        nbytes = dims["elements"] * item_bytes(attrs["format"])
+        nbytes = buffer_elements(dims, attrs) * item_bytes(attrs["format"])
     seconds = collective_time(attrs["collective"], nbytes, attrs["size"], attrs["stride"], hw, library=BEST)
     return Time(communication=seconds)

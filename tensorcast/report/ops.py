@@ -18,14 +18,15 @@ FIGURES = (("count", 5), ("time", 8), ("share", 7), ("bound", 9), ("FLOP", 7), (
 def phase_lines(name: str, phase: Mapping[str, Any], width: int, top: int) -> list[Text]:
     """The section of one phase: step time, bounds, utilisation and the `top` operators by time."""
     ops = phase["ops"]
-    device_time = sum(op["time_s"] for op in ops)
+    device_time, hidden = sum(op["time_s"] for op in ops), phase.get("overlapped_s")
     title = heading(f"{name.replace('_', ' ').capitalize()}  ")
     title.append(seconds(phase["step_time_s"]) + (" per step" if name == "decode" else ""))
     lines = [title]
     lines += facts(
         "  time",
         [
-            f"device {seconds(device_time)}",
+            f"device {seconds(device_time - (hidden or 0.0))}",
+            *([f"hidden by overlap {seconds(hidden)}"] if hidden is not None else []),
             f"host {seconds(phase['host_time_s'])}",
             f"MFU {percent(phase['mfu'])}",
             f"MBU {percent(phase['mbu'])}",

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tensorcast.deployed import DeployedModel
 
-_FORMAT = 3
+_FORMAT = 4
 _PACKAGES = ("torch", "transformers", "diffusers")
 _CATALOGS = (
     ("tensorcast.pipelines", "PIPELINES"),
@@ -74,6 +74,11 @@ def load(key: str) -> tuple[DeployedModel | None, str]:
         return None, ""
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as reason:
         return None, f"cache entry {path.name} was unusable ({type(reason).__name__}) and has been rebuilt"
+
+
+def known(key: str) -> bool:
+    """Whether there is an entry."""
+    return _path(key).exists()
 
 
 def save(key: str, model: DeployedModel) -> str:

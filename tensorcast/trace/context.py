@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tensorcast.models.recipes import Step
+from tensorcast.trace.liveness import tensors_in
 
 _CURRENT: ContextVar[Context] = ContextVar("tensorcast_context")
 
@@ -25,6 +26,7 @@ class Context:
     tracer: Any = None  # Tracer, or None when nobody listens
     block_options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the last decoder layer
     quantised: dict[tuple[int, str], Any] = field(default_factory=dict)  # activations already quantised, by storage
+    unread: dict[int, str] = field(default_factory=dict)  # keys that ranks share, by id → module that must attend them
     normed: dict[int, Any] = field(default_factory=dict)  # results of norms that can quantise them on their way
 
     @property
@@ -44,6 +46,11 @@ class Context:
         """Whether `x` is such a result."""
         found = self.normed.get(id(x))
         return found is not None and found() is x
+
+    def note_read_with(self, x, *others) -> None:
+        """Whatever reads `x` from now on reads `others` too: what an operator's arguments do not say."""
+        if self.tracer is not None:
+            self.tracer.flow.handed_on(tensors_in((x, others)), (x,))
 
     def note_paged(self, block: int) -> None:
         """The cache that was just written lies in blocks of `block` tokens."""

@@ -42,7 +42,13 @@ def _own_files(model) -> set[str]:
 
 
 def _advice(model) -> str:
-    """With tensor parallelism, the usual reason is a number of heads that the code keeps under a name of its own."""
+    """The usual reason on one of several ranks.
+
+    With tensor parallelism, a number of heads that the code keeps under a name of its own; with sequence parallelism, a
+    plan of the class that leaves something whole which has to be cut.
+    """
+    if model.plan.sp > 1:
+        return f"; with --sp {model.plan.sp} the class's own sequence-parallel plan does not fit its code; use --dp"
     if model.plan.tp == 1:
         return ""
     return f"; with --tp {model.plan.tp} its attention must keep its heads as num_heads and num_key_value_heads"

@@ -14,6 +14,7 @@ import numpy as np
 
 from tensorcast.ops import own_operators
 from tensorcast.optable import Monomial, OpTable, Piece, Row
+from tensorcast.trace.dataflow import waits
 from tensorcast.trace.tracer import Call, Tracer
 
 Point = tuple[int, int, int]
@@ -128,7 +129,7 @@ def _fit(layout: Layout, calls: Callable[[Point], list[Call]]) -> Piece | None:
         began = began or bool(call.stack and call.stack == main)
         dims = {name: _coefficients(inverse, [s[index].dims[name] for s in samples]) for name in call.dims}
         memory = tuple(_coefficients(inverse, [getattr(s[index], m) for s in samples]) for m in ("live", "before"))
-        rows.append(_row(call, dims, memory, main, began))
+        rows.append(_row(index, call, dims, memory, main, began))
     piece = Piece(layout.ranges, layout.monomials, tuple(rows))
     return piece if all(_agrees(piece, calls(p), p) for p in checks) else None
 
@@ -139,7 +140,7 @@ def _agrees(piece: Piece, calls: list[Call], point: Point) -> bool:
         return False
     basis = piece.basis(*point)
     for row, call in zip(piece.rows, calls, strict=True):
-        if (row.op, row.module, dict(row.attrs)) != (call.op, call.module, call.attrs):
+        if (row.op, row.module, row.after, dict(row.attrs)) != (call.op, call.module, call.after, call.attrs):
             return False
         values = {name: float((np.asarray(c) @ basis)[0]) for name, c in row.dims.items()}
         if any(abs(values[name] - size) > 1e-6 * max(1.0, abs(size)) for name, size in call.dims.items()):
@@ -153,14 +154,14 @@ def _agrees(piece: Piece, calls: list[Call], point: Point) -> bool:
 def _exact_calls(calls: list[Call], point: Point) -> Piece:
     """A piece for one point: every size a constant."""
     main, rows, began = _main_stack(calls), [], False
-    for call in calls:
+    for index, call in enumerate(calls):
         began = began or bool(call.stack and call.stack == main)
         dims = {name: (float(size),) for name, size in call.dims.items()}
-        rows.append(_row(call, dims, ((float(call.live),), (float(call.before),)), main, began))
+        rows.append(_row(index, call, dims, ((float(call.live),), (float(call.before),)), main, began))
     return Piece(tuple((x, x) for x in point), ((0, 0, 0),), tuple(rows))
 
 
-def _row(call: Call, dims, memory, main: str, began: bool) -> Row:
+def _row(number: int, call: Call, dims, memory, main: str, began: bool) -> Row:
     inside = bool(call.stack) and call.stack == main
     return Row(
         op=call.op,
@@ -172,6 +173,8 @@ def _row(call: Call, dims, memory, main: str, began: bool) -> Row:
         stack=call.stack,
         layers=tuple(call.layers or ()),
         place="" if inside else ("post" if began else "pre"),
+        number=number,
+        after=call.after,
     )
 
 
@@ -194,22 +197,30 @@ def _merged(calls: list[Call]) -> list[Call]:
     """Equal calls of different layers become one, as if layers had been reused: the table is the same either way.
 
     The n-th call of a layer merges with the n-th of another layer of the same stack when everything else agrees.
+    `after` then names places in the list: of all that any of the merged calls waits for.
     """
     out: dict[tuple, Call] = {}
     position: dict[tuple, int] = {}
+    of_number: dict[int, set[tuple]] = {}
     for call in calls:
         module = _generic(call)
         layers = tuple(call.layers or ())
         order = position[(call.stack, layers)] = position.get((call.stack, layers), -1) + 1
         where = (call.stack, order) if call.stack else ("", len(out))
         key = (call.op, module, where, tuple(sorted(call.dims.items())), tuple(sorted(call.attrs.items(), key=str)))
+        of_number.setdefault(call.number, set()).add(key)
         if key in out:
             first = out[key]
             first.layers = sorted({*(first.layers or ()), *layers})
             first.live, first.before = max(first.live, call.live), max(first.before, call.before)
         else:
             out[key] = replace(call, module=module, layers=list(layers) or None)
-    return list(out.values())
+    place, after = {key: index for index, key in enumerate(out)}, {key: set() for key in out}
+    for number, needed in waits(calls).items():
+        places = {place[key] for other in needed for key in of_number[other]}
+        for key in of_number[number]:
+            after[key] |= places
+    return [replace(call, after=tuple(sorted(after[key] - {place[key]}))) for key, call in out.items()]
 
 
 def _generic(call: Call) -> str:
@@ -222,7 +233,7 @@ def _generic(call: Call) -> str:
 
 
 def _identity(call: Call):
-    return call.op, call.module, call.attrs, call.layers, sorted(call.dims)
+    return call.op, call.module, call.attrs, call.layers, call.after, sorted(call.dims)
 
 
 def _unique(points: Iterable[Point]) -> tuple[Point, ...]:

@@ -13,7 +13,9 @@ from tensorcast.ops import operator_named
 from tensorcast.ops.aten import foreign_operator
 from tensorcast.ops.base import OpCall, dtype_name
 from tensorcast.trace import library  # noqa: F401  (defines the operators)
+from tensorcast.trace.dataflow import OUTSIDE, Dataflow
 from tensorcast.trace.liveness import Liveness, storages, tensors_in
+from tensorcast.trace.spread import Spread
 
 _CACHES = ("kv_append", "index_append")
 _PRODUCTS = ("gemm", "bmm")  # families of matrix products
@@ -22,7 +24,10 @@ TRAINING_SIZES = ("kept", "entered")  # what trace.kept adds to the sizes of a r
 
 @dataclass
 class Call:
-    """One operator call as seen by the tracer. `layers`: indices in `stack` that this call stands for."""
+    """One operator call as seen by the tracer. `layers`: indices in `stack` that this call stands for.
+
+    `number`, `run` and `after`, the numbers of the calls whose results it reads: see `trace.dataflow`.
+    """
 
     op: str
     module: str
@@ -32,6 +37,9 @@ class Call:
     before: int  # most bytes in use between the call before and this one
     stack: str = ""
     layers: list[int] | None = None
+    number: int = 0
+    run: int = OUTSIDE
+    after: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -48,6 +56,7 @@ class CacheNote:
     stack: str
     layers: list[int] | None
     block: int = 1
+    shards: int = 1  # ranks that the tokens are dealt out to
 
 
 @dataclass
@@ -58,11 +67,14 @@ class Tracer(TorchDispatchMode):
     calls: list[Call] = field(default_factory=list)
     uncosted: dict[str, int] = field(default_factory=dict)
     memory: Liveness = field(default_factory=Liveness)
+    flow: Dataflow = field(default_factory=Dataflow)
     kept: Any = None  # trace.kept.Kept in a training step
+    spread: Spread | None = None  # tensors whose tokens lie on several ranks, where the plan is such
 
     def __post_init__(self) -> None:
         super().__init__()
         self._scope: list[str] = []
+        self.ran: set[str] = set()  # paths of the modules that ran
         self._silent = 0
         self._fused = 0
         self.stack = ""
@@ -89,7 +101,9 @@ class Tracer(TorchDispatchMode):
         return super().__exit__(*exc)
 
     def _enter_module(self, module, args):
-        self._scope.append(self.paths.get(id(module), self._scope[-1] if self._scope else ""))
+        path = self.paths.get(id(module), self._scope[-1] if self._scope else "")
+        self._scope.append(path)
+        self.ran.add(path)
 
     def _leave_module(self, module, args, result):
         if self._scope:
@@ -138,9 +152,11 @@ class Tracer(TorchDispatchMode):
         seen = self.blocks[key] = Seen(index)
         self.stack, self.layer = stack, seen.layers
         first, seen.live = len(self.calls), self.memory.live
+        self.flow.layer_begins()
         try:
             yield seen
         finally:
+            self.flow.layer_ends()
             self.stack, self.layer = "", None
             seen.calls = self.calls[first:]
             if self._sum is not None:
@@ -171,22 +187,28 @@ class Tracer(TorchDispatchMode):
         if self._sum is not None:
             self._sum = (self._sum[0], storages(tensors_in(result)), self._sum[2])
 
-    def note_cache(self, kind: str, *, token_bytes: float, sequence_bytes: float, window: int, block: int = 1) -> None:
-        """A layer says what it keeps between steps."""
-        self.caches.append(CacheNote(kind, token_bytes, sequence_bytes, window, self.stack, self.layer, block))
+    def note_cache(self, kind: str, *, token_bytes: float, sequence_bytes: float, window: int, **more: int) -> None:
+        """A layer says what it keeps between steps; `more`: block and shards, where not 1."""
+        self.caches.append(CacheNote(kind, token_bytes, sequence_bytes, window, self.stack, self.layer, **more))
 
     # -- what runs -----------------------------------------------------------------------------------------------------
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if not self._silent:
-            self._record(func, args, kwargs, result)
+        inputs, outputs = tensors_in(args) + tensors_in(kwargs), tensors_in(result)
+        call = None if self._silent else self._record(func, args, kwargs, result, inputs, outputs)
+        if call is None:
+            self.flow.handed_on(inputs, outputs)
+        else:
+            self.flow.recorded(call, inputs, outputs)
         return result
 
-    def _record(self, func, args, kwargs, result) -> None:
+    def _record(self, func, args, kwargs, result, inputs, outputs) -> Call | None:
+        """The call that an operator is recorded as; None for one that leaves none."""
         namespace, _, name = func._schema.name.partition("::")
-        outputs = tensors_in(result)
+        tokens = self.spread.follow(name, args, inputs, outputs, self.here) if self.spread is not None else 0
+        share = self.spread.share(outputs) if self.spread is not None else 1.0
         if namespace == "tensorcast":
             op = operator_named(name)
             label = op.name
@@ -196,20 +218,22 @@ class Tracer(TorchDispatchMode):
         else:
             op, known = foreign_operator(func._schema.name)
             if op.family == "none" or (self._fused and op.family not in _PRODUCTS):
-                self.memory.allocated(outputs)
-                return
-            inputs = tensors_in(args) + tensors_in(kwargs)
+                self.memory.allocated(outputs, share)
+                return None
             dims = op.dims(OpCall(args, kwargs, result, inputs, outputs))
             attrs = dims.pop("attrs", {})
             label = op.name if known else func._schema.name
             if not known:
                 self.uncosted[label] = self.uncosted.get(label, 0) + 1
+        if tokens:
+            dims |= self.spread.sizes(tokens, dims, inputs)
+            attrs["spread"] = self.spread.ranks
         if self.kept is not None:
             named = dict(zip(op.arguments, args, strict=False)) | dict(kwargs) if namespace == "tensorcast" else None
-            dims |= self.kept.sizes(label, named, tensors_in(args) + tensors_in(kwargs), outputs, dims, attrs)
+            dims |= self.kept.sizes(label, named, inputs, outputs, dims, attrs)
         memory, scope = self.memory, self._scope[-1] if self._scope else ""
         before = memory.peak
-        memory.allocated(outputs)
+        memory.allocated(outputs, share)
         memory.peak = memory.live
         if attrs.get("adds"):
             self._absorb_sum(args[0])
@@ -217,6 +241,7 @@ class Tracer(TorchDispatchMode):
         self.calls.append(call)
         whole = label == "aten::add" and len(inputs) == 2 and all(t.shape == outputs[0].shape for t in inputs)
         self._sum = (call, storages(outputs), None) if whole else None
+        return call
 
     def _absorb_sum(self, x) -> None:
         """The running norm adds up its own input where that is the sum just recorded, all of it."""
@@ -249,5 +274,7 @@ class Tracer(TorchDispatchMode):
 
 def _become_part(call: Call, fmt: str) -> None:
     """An addition becomes a part of the norm that reads its result."""
-    more = {name: size for name, size in call.dims.items() if name in TRAINING_SIZES}
-    call.op, call.dims, call.attrs = "residual_add", {"elements": call.dims["elements"], **more}, {"format": fmt}
+    more = {name: size for name, size in call.dims.items() if name in (*TRAINING_SIZES, "tokens")}
+    spread = {name: value for name, value in call.attrs.items() if name == "spread"}
+    call.op, call.dims = "residual_add", {"elements": call.dims["elements"], **more}
+    call.attrs = {"format": fmt, **spread}

@@ -59,8 +59,7 @@ class TrainingStep:
     def phase(self) -> Phase:
         """The whole step."""
         passes = evaluate(
-            self.passes_table,
-            self.steps,
+            [(self.passes_table, self.steps)],
             self.hw,
             pipeline=self.pipeline,
             eager=self.eager,

@@ -48,7 +48,7 @@ def priced(rows: list[tuple[Share, Row]], pipeline: Pipeline, hw, eager: bool) -
         here = [replace(row, count=n) for share, row in rows if (n := share.count(pipeline, stage))]
         if here:
             table = OpTable("update", (Piece(_ANYWHERE, ((0, 0, 0),), tuple(here)),))
-            stages.append(evaluate(table, _ONE, hw, pipeline=Pipeline(), eager=eager))
+            stages.append(evaluate([(table, _ONE)], hw, pipeline=Pipeline(), eager=eager))
     return max(stages, key=lambda phase: phase.device_time_s, default=None)
 
 
