@@ -18,11 +18,12 @@ from tensorcast.request import Request
 class Estimate:
     """The answer. `to_dict()` is the JSON of `tensorcast simulate --json`; everything per device, in SI units.
 
-    `graph` is the recorded ComputeGraph of a model that is one.
+    `graph` is the recorded ComputeGraph of a model that is one, `request` what was asked.
     """
 
     _dict: Mapping[str, Any] = field(repr=False)
     graph: Any = field(default=None, repr=False)
+    request: Request | None = field(default=None, repr=False)
 
     @property
     def metrics(self) -> Mapping[str, Any]:
@@ -68,6 +69,14 @@ class Estimate:
             name = self._dict["model"]["name"]
             raise InputError(f"--dump-graph: {name} is not given as a ComputeGraph; name one with --custom FILE")
         write(str(path), self.graph.to_json(), "--dump-graph")
+
+    def start_line(self, engine: str) -> str:
+        """What starts this deployment on vllm, sglang, trtllm or mindie; raises as tensorcast.emit.line.start_line."""
+        from tensorcast.emit.launch import fields_of
+        from tensorcast.emit.line import start_line
+
+        figures = {name: self._dict[name] for name in ("workload", "memory")}
+        return start_line(engine, {**fields_of(self.request), **figures})
 
     def _repr_html_(self) -> str:
         """A summary table, for notebooks."""
@@ -155,4 +164,4 @@ def simulate(
     answer = _answer_of(request)(request, cache=cache and not no_cache, progress=progress)
     custom = request.source.custom
     graph = custom.value if custom is not None and isinstance(custom.value, ComputeGraph) else None
-    return Estimate(answer.to_dict(strict=strict), graph)
+    return Estimate(answer.to_dict(strict=strict), graph, request)

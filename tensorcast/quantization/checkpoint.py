@@ -58,7 +58,7 @@ def read_checkpoint(config: Mapping[str, object], side: Mapping[str, object] | N
     if not said and sided and where == "quantization_config":
         kv = _kv_cache(sided)
         notes += (f"KV-cache format {kv} from hf_quant_config.json",) if kv else ()
-    experts = _expert_count(config)
+    experts = expert_count(config)
     refuse_partial_experts(skip, experts, "the checkpoint's exclude list")
     refuse_partial_experts([p for p, _ in rules], experts, "the checkpoint's list of quantised layers")
     return CheckpointQuant(rules, tuple(skip), f"{where} ({method})", kv, lm_head, inner, tuple(notes))
@@ -305,7 +305,7 @@ def _text(config: Mapping[str, object]) -> Mapping[str, object]:
     return next((config[key] for key in INNER if isinstance(config.get(key), Mapping)), config)
 
 
-def _expert_count(config: Mapping[str, object]) -> int:
+def expert_count(config: Mapping[str, object]) -> int:
     """Routed experts a layer, 0 where the config does not say."""
     for key in ("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts"):
         value = _text(config).get(key)
