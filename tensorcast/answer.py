@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from math import ceil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensorcast import memory as mem
 from tensorcast.cost.footprint import Footprints
@@ -15,11 +15,15 @@ from tensorcast.cost.phase import Phase, Pipeline, Steps, evaluate
 from tensorcast.deployed import CROSS, DeployedModel, ModelFacts
 from tensorcast.errors import InputError
 from tensorcast.optable import OpTable
-from tensorcast.plan import MOST_SEQUENCES, MOST_STEPS, MOST_TOKENS, Workload, skew_of
+from tensorcast.plan import MOST_SEQUENCES, MOST_STEPS, MOST_TOKENS, STREAMS, Workload, skew_of
 from tensorcast.request import Request
 from tensorcast.steps import Parts, group_batch, micro_batches, steps_of
 from tensorcast.trace import cache as disk
+from tensorcast.vision.work import check_together
 from tensorcast.work import check_work
+
+if TYPE_CHECKING:
+    from tensorcast.serving.steady import Load, Served
 
 Point = tuple[int, int, int]
 
@@ -34,27 +38,38 @@ class Answer:
         cache: bool = True,
         progress: Callable | None = None,
         steps: Mapping[str, Parts] | None = None,
+        ready: Any = None,
     ) -> None:
-        """`steps`: the passes whose tables are wanted, in place of the request's own."""
+        """`steps`: the passes whose tables are wanted, in place of the request's own.
+
+        `ready`: the DeployedModel of a request with the same cache key, or a model to cut, of `deploy.whole_model`.
+        """
         self.request, self.work, self.plan, self.hw = request, request.work, request.plan, request.hw
         self.notes: list[str] = list(request.notes)
         self.steps = steps or steps_of(self.work, self.plan)
-        deployed = self._deployed(cache, progress)
-        self.deployed = replace(deployed, tables=skewed_tables(deployed.tables, skew_of(self.work.moe_imbalance)))
-        self.facts = self.deployed.facts
+        self._progress, self._ready = progress, ready
+        self._key = disk.key_of(request.cache_key(), request.sources.files()) if cache and request.source.digest else ""
+        self._use(self._deployed())
         if self.work.seq_lens and self.facts.one_length:
             raise InputError(
                 f"--seq-lens: {self.facts.model_type} mixes tokens of one row, so its sequences must be of one length "
                 f"(profile at {self.facts.one_length}: packed=False); give --batch and --input-len"
             )
-        self._footprints = Footprints(self.deployed.tables)
 
     # -- the deployed model --------------------------------------------------------------------------------------------
 
-    def _deployed(self, cache: bool, progress: Callable | None) -> DeployedModel:
-        cache = cache and bool(self.request.source.digest)
-        key = disk.key_of(self.request.cache_key(), self.request.sources.files()) if cache else ""
-        found, note = disk.load(key) if cache else (None, "")
+    def _use(self, traced: DeployedModel) -> None:
+        self.traced = traced
+        self.deployed = replace(traced, tables=skewed_tables(traced.tables, skew_of(self.work.moe_imbalance)))
+        self.facts = self.deployed.facts
+        self.footprints = Footprints(self.deployed.tables)
+
+    def _deployed(self) -> DeployedModel:
+        found, note = None, ""
+        if isinstance(self._ready, DeployedModel):
+            found, self._ready = self._ready, None
+        elif self._key:
+            found, note = disk.load(self._key)
         if note:
             self.notes.append(note)
         missing = self._points(found, found.facts) if found is not None else ()
@@ -62,8 +77,17 @@ class Answer:
             if found.own_operators:
                 self.request.sources.load()
             return found
-        deployed = self._trace(found, progress)
-        if cache and (note := disk.save(key, deployed)):
+        return self._kept(
+            self._trace(found, partial(self._points, found) if self.work.images else self._missing(found))
+        )
+
+    def cover(self, points: Iterable[tuple[str, Point]]) -> None:
+        """Trace (table, point)s that no table reaches."""
+        self._use(self._kept(self._trace(self.traced, list(points))))
+
+    def _kept(self, deployed: DeployedModel) -> DeployedModel:
+        """The model, which the cache has now too."""
+        if self._key and (note := disk.save(self._key, deployed)):
             self.notes.append(note)
         return deployed
 
@@ -71,6 +95,7 @@ class Answer:
         """What `found` does not cover of the work, whose prompts are known when it is known what images become."""
         if self.work.images:
             self.work = self.work.with_image_tokens(facts.image_tokens)
+            check_together(facts.name, facts.together, self.work.chunk, self.work)
             check_work(self.work, self.plan, self.request.source, self.request.max_model_len)
             self.steps = steps_of(self.work, self.plan)
         return self._missing(found)
@@ -80,7 +105,8 @@ class Answer:
         out: dict[tuple[str, Point], None] = {}
         for name, steps in self._wanted():
             table = found.tables.get(name) if found is not None else None
-            points = [(steps.batch, t, p) for t, p in zip(steps.tokens, steps.past, strict=True)]
+            batches = dict.fromkeys((steps.batch, *(side.batch for side in steps.sides)))
+            points = [(b, t, p) for b in batches for t, p in zip(steps.tokens, steps.past, strict=True)]
             uncovered = [p for p in points if table is None or table.piece_for(*p) is None]
             out.update(dict.fromkeys((name, p) for p in uncovered))
         return list(out)
@@ -91,21 +117,23 @@ class Answer:
         if self.request.concurrency is not None:
             from tensorcast.serving.steps import points
 
-            wanted += [part for parts in points().values() for part in parts]
+            wanted += [part for parts in points(self.work.mtp).values() for part in parts]
         return wanted
 
-    def _trace(self, found: DeployedModel | None, progress: Callable | None) -> DeployedModel:
+    def _trace(self, found: DeployedModel | None, points: Any) -> DeployedModel:
         from tensorcast.trace.deploy import deploy
 
+        whole, self._ready = self._ready, None
         return deploy(
             self.request.source,
             self.request.deployment(),
-            partial(self._points, found) if self.work.images else self._missing(found),
+            points,
             found,
             sources=self.request.sources,
             dtype=self.request.dtype,
             trust_remote_code=self.request.trust_remote_code,
-            progress=progress,
+            progress=self._progress,
+            whole=whole,
         )
 
     # -- figures -------------------------------------------------------------------------------------------------------
@@ -114,7 +142,14 @@ class Answer:
         plan, layers = self.plan, self.facts.layers
         if plan.pp > max(layers, 1):
             raise InputError(f"--pp {plan.pp}: {self.facts.name} has {layers} layers; give at most {layers}")
-        return Pipeline(plan.pp, micro_batches(self.work, plan), layers, plan.tp * plan.dp, steady)
+        return Pipeline(
+            plan.pp,
+            micro_batches(self.work, plan),
+            layers,
+            plan.tp * plan.dp,
+            steady,
+            plan.tp if plan.sequence_parallel else 1,
+        )
 
     @cached_property
     def phases(self) -> dict[str, Phase]:
@@ -123,19 +158,15 @@ class Answer:
     def _phase(self, name: str, parts: Parts, tables: Mapping[str, OpTable] | None = None) -> Phase:
         """The phase priced with the deployed model's tables, or with others of the same names."""
         tables = tables or self.deployed.tables
-        priced = [
-            evaluate(
-                tables[table],
-                steps,
-                self.hw,
-                pipeline=Pipeline() if name == "vision" else self.pipeline(steady=name == "decode"),
-                eager=self.request.eager,
-                hidden=self.facts.hidden,
-                item=self.facts.dtype,
-            )
-            for table, steps in parts
-        ]
-        return priced[0] if len(priced) == 1 else Phase.sum(priced)
+        return evaluate(
+            [(tables[table], steps) for table, steps in parts],
+            self.hw,
+            pipeline=Pipeline() if name == "vision" else self.pipeline(steady=name == "decode"),
+            eager=self.request.eager,
+            hidden=self.facts.hidden,
+            item=self.facts.dtype,
+            overlap=self.work.overlap == STREAMS or any(steps.cut for _, steps in parts),
+        )
 
     @property
     def prefill(self) -> Phase | None:
@@ -180,15 +211,26 @@ class Answer:
         clients = self.request.concurrency
         if clients is None:
             return {}
-        from tensorcast.serving.steady import under_load
+        from tensorcast.serving.steady import Load
 
-        served = under_load(self.deployed, self.hw, self.work, ceil(clients / self.plan.dp), self.request.engine)
+        work = self.work
+        load = Load([ceil(clients / self.plan.dp)], [work.input_len], [work.output_len], work.tokens_per_step)
+        served = self.under_load(load, work.chunk)
         return {"ttft_loaded_s": float(served.ttft_s[0]), "tpot_loaded_s": float(served.tpot_s[0])}
+
+    def under_load(self, load: Load, chunk) -> Served:
+        """Requests at all times, arrays: clients of an attention group and their lengths."""
+        from tensorcast.serving.steady import under_load
+        from tensorcast.serving.steps import StepTimes
+
+        plan = self.plan
+        times = StepTimes(self.deployed, self.hw, drafts=self.work.mtp, stages=plan.pp, stride=plan.tp * plan.dp)
+        return under_load(times, load, chunk, self.request.engine)
 
     def memory(self, work: Workload | None = None, reserve: int = 0) -> mem.Memory | None:
         """Memory with the asked work or another, `reserve` tokens of cache a sequence; None: no table covers it."""
         ragged, work = work is None and bool(self.work.seq_lens), work or self.work
-        peak = self._footprints.of(part for parts in steps_of(work, self.plan).values() for part in parts)
+        peak = self.footprints.of(part for parts in steps_of(work, self.plan).values() for part in parts)
         if peak is None:
             return None
         new = work.output_len + work.mtp
@@ -246,9 +288,20 @@ class Answer:
         """What the user should know of the figures."""
         return [*dict.fromkeys((*self.notes, *self.facts.notes, *(n for t in self.tables for n in t.notes)))]
 
+    def check_strict(self) -> None:
+        """InputError where an operator has no cost, a figure is assumed, or a rule of the model's plan is not used."""
+        from tensorcast.provenance import assumed
+
+        tables, engine = self.tables, self.request.engine
+        if self.facts.unmatched:
+            rules = ", ".join(self.facts.unmatched)
+            raise InputError(f"--strict: rules of the configuration's tensor-parallel plan match nothing: {rules}")
+        uncosted = sorted({op for table in tables for op in table.uncosted})
+        _strict(uncosted, assumed(self.hw, tables) + [f"engine {engine.name}"] * engine.assumed)
+
     def to_dict(self, *, strict: bool = False) -> dict[str, Any]:
         """The JSON of interface `simulate`. `strict`: an uncosted operator or an assumed figure is an error."""
-        from tensorcast.provenance import assumed, provenance
+        from tensorcast.provenance import provenance
 
         tables = self.tables
         uncosted = sorted({op for table in tables for op in table.uncosted})
@@ -257,11 +310,7 @@ class Answer:
             rate = self.work.draft_acceptance
             warnings.append(f"acceptance rate of draft tokens assumed {rate}; set --acceptance-rate")
         if strict:
-            engine = self.request.engine
-            if self.facts.unmatched:
-                rules = ", ".join(self.facts.unmatched)
-                raise InputError(f"--strict: rules of the configuration's tensor-parallel plan match nothing: {rules}")
-            _strict(uncosted, assumed(self.hw, tables) + [f"engine {engine.name}"] * engine.assumed)
+            self.check_strict()
         source, facts = self.request.source, self.facts
         return {
             "schema": 1,

@@ -63,6 +63,8 @@ class Request:
     concurrency: int | None = None  # clients under load, None = not asked
     sources: Sources = NO_SOURCES  # user code that counts
     notes: tuple[str, ...] = ()
+    standing: tuple[str, ...] = ()  # notes that do not depend on the work
+    given: Mapping[str, Any] = field(default_factory=dict)  # the options, under their short names
     stages: tuple[Stage, ...] = ()  # of a diffusion pipeline, besides its denoiser
     experts: tuple[str, ...] = ()  # other denoisers in memory, each of which takes some of the steps
 
@@ -112,7 +114,6 @@ class Request:
         check_training(given, source)
         if idle and source.phases == LANGUAGE and not source.reading.fixed and "seq_lens" not in given:
             given = {"input_len": 1, "output_len": 1, **given}
-        work, said = work_of(given, source)
         dtype, notes = _dtype(source, given.get("dtype"), machine)
         quant = plan_from_request(
             given.get("quant", "auto"),
@@ -126,39 +127,48 @@ class Request:
             dtype,
             source.folder,
         )
-        check_work(work, plan, source, given.get("max_model_len"))
-        check_guidance(work, plan, source)
-        if work.dit_cache:
-            Schedule.parse(work.dit_cache)
         runtime = given.get("runtime", "graph")
         if runtime not in ("graph", "eager"):
             raise InputError(f"--runtime {runtime!r}: graph or eager")
         engine = engine_named(str(given.get("engine", BARE)))
         if engine.mx_activations and machine_computes("mxfp8", machine.has):
             quant = quant.with_mx_activations()
-        share = given.get("gpu_memory_utilization", 1.0)
-        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
-            raise InputError(f"--gpu-memory-utilization {share!r}: a share above 0, at most 1")
         asked = cls(
             source=source,
             hw=machine.preferring(engine.kernels) if engine.kernels else machine,
             asked_hw=str(hw) if isinstance(hw, str) else machine.name,
             plan=plan,
-            work=work,
+            work=Workload(),
             quant=quant,
             dtype=dtype,
             kernels=(*kernels(given.get("kernel")), *kernels_of(given.get("config"))),
             reuse=bool(given.get("reuse", True)),
             eager=runtime == "eager",
-            max_model_len=int(given["max_model_len"]) if "max_model_len" in given else None,
-            utilization=float(share),
             engine=engine,
-            concurrency=clients_of(given.get("concurrency"), work, plan),
             trust_remote_code=trust_remote_code,
             sources=sources,
-            notes=(*source.notes, *notes, *said, *quant.notes, *_stored_only(quant, machine), *engine.notes),
-        )
+            standing=(*source.notes, *notes, *quant.notes, *_stored_only(quant, machine), *engine.notes),
+            given=given,
+        ).doing()
         return replace(asked, stages=stages_of(asked), experts=experts_of(source)) if source.parts else asked
+
+    def doing(self, **options: Any) -> Request:
+        """The same deployment with other work: what is asked here takes the place of what was."""
+        given, source, plan = {**self.given, **options}, self.source, self.plan
+        check_reading(given, source, plan)
+        work, said = work_of(given, source)
+        check_work(work, plan, source, given.get("max_model_len"))
+        check_guidance(work, plan, source)
+        if work.dit_cache:
+            Schedule.parse(work.dit_cache)
+        return replace(
+            self,
+            work=work,
+            max_model_len=int(given["max_model_len"]) if "max_model_len" in given else None,
+            utilization=_share(given.get("gpu_memory_utilization", 1.0)),
+            concurrency=clients_of(given.get("concurrency"), work, plan),
+            notes=(*said, *self.standing),
+        )
 
     def deployment(self) -> dict[str, Any]:
         """The fields of the `Deployment` that this request asks for."""
@@ -195,7 +205,7 @@ class Request:
             "origin": self.source.origin,
             "remote": self._remote_files(),
             "custom": self.sources.stamps(),
-            "plan": [self.traced_plan.tp, self.traced_plan.ep, self.traced_plan.dp],
+            "plan": [getattr(self.traced_plan, name) for name in ("tp", "ep", "dp", "dcp", "sequence_parallel")],
             "quant": repr(self.quant),
             "dtype": self.dtype,
             "kernels": repr(self.kernels),
@@ -211,6 +221,12 @@ class Request:
         if not self.trust_remote_code or self.source.folder is None:
             return []
         return [(p.name, p.stat().st_mtime, p.stat().st_size) for p in sorted(self.source.folder.glob("*.py"))]
+
+
+def _share(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+        raise InputError(f"--gpu-memory-utilization {value!r}: a share above 0, at most 1")
+    return float(value)
 
 
 def _model(model: Any, sources: Sources) -> tuple[str | Mapping | None, Custom | None]:

@@ -168,7 +168,8 @@ def shard_model(model: TransformerModel) -> TransformerModel:
     linear.install_row_linears(model)
     model.notes += notes
     done = f"{count} modules cut for tp {plan.tp}, ep {plan.ep}, dp {plan.dp}" + f", sp {plan.sp}" * (plan.sp > 1)
-    done += f", cfg {plan.cfg}" * (plan.cfg > 1)
+    done += f", cfg {plan.cfg}" * (plan.cfg > 1) + f", dcp {plan.dcp}" * (plan.dcp > 1)
+    done += ", tokens of the residual stream spread over tp" * plan.sequence_parallel
     rules = sharding.rules_applied(model)
     return model.report("shard_model", count, f"{done}; by {rules}" if rules else done)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -51,7 +52,8 @@ class TransformerModel(Anatomy):
     `TransformerModel(blueprint, deployment)`: that runs the pipeline registered for the model type, or the nine steps.
     """
 
-    def __init__(self, blueprint: Blueprint, deployment: Deployment = Deployment()) -> None:
+    def __init__(self, blueprint: Blueprint, deployment: Deployment = Deployment(), *, whole: bool = False) -> None:
+        """`whole`: stop before shard_model, which `cut_for` runs; the nine steps only."""
         load_kernels()
         define_operators()  # those registered since the last model
         self.blueprint, self.deployment = blueprint, deployment
@@ -69,6 +71,8 @@ class TransformerModel(Anatomy):
         self.quantised: dict[str, Any] = {}
         self.unmatched: tuple[str, ...] = ()  # rules of the configuration's tensor-parallel plan that name nothing
         self.image_tokens = 0  # that the images of a request become
+        self.image_counts: tuple[int, ...] = ()  # of each image, where their tokens see each other
+        self.shown = deployment.images  # the images of the next pass over them
         self.tp_values: tuple[int, ...] = (1,)  # degrees shard_model can cut the whole model into
         self.parameters = count_parameters(self.module)
         self.count_active()
@@ -79,14 +83,34 @@ class TransformerModel(Anatomy):
             self.profile.variants,
         )
         self.recorder = Recorder(self)
+        self.tied  # noqa: B018  (asked before sharding can untie)
+        if self.profile_origin not in ("", "builtin"):
+            self.notes.append(f"profile {self.profile.model_type!r} from {self.profile_origin}")
+        self.pipeline = pipeline_of(blueprint.model_type)
+        with self._on_meta():
+            self._run_pipeline(skip=("shard_model",) if whole else ())
+            if not whole:
+                self._finish()
+
+    def cut_for(self, plan: ParallelPlan) -> TransformerModel:
+        """Run shard_model for `plan` on a model that was left whole; works once."""
+        from tensorcast.transformations import shard_model
+
+        self.deployment = replace(self.deployment, plan=plan)
+        with self._on_meta():
+            shard_model(self)
+            self._finish()
+        return self
+
+    @contextmanager
+    def _on_meta(self) -> Iterator[None]:
         default_dtype = torch.get_default_dtype()
         try:
-            torch.set_default_dtype(blueprint.dtype)
+            torch.set_default_dtype(self.blueprint.dtype)
             with torch.device("meta"), torch.no_grad():
-                self._run_pipeline()
+                yield
         finally:
             torch.set_default_dtype(default_dtype)
-        self._check_demands()
 
     # -- what was asked ------------------------------------------------------------------------------------------------
 
@@ -143,7 +167,7 @@ class TransformerModel(Anatomy):
     @property
     def kv_bytes_per_token(self) -> float:
         """Bytes that one token adds to one rank's caches, all layers together."""
-        return sum(group.token_bytes * (len(group.layers) or 1) for group in self.facts.caches)
+        return sum(group.token_bytes / group.shards * (len(group.layers) or 1) for group in self.facts.caches)
 
     @property
     def architecture(self) -> str:
@@ -222,27 +246,29 @@ class TransformerModel(Anatomy):
             if f".{type(m).__module__}.{type(m).__qualname__}".endswith(f".{class_name}")
         ]
 
-    def _run_pipeline(self) -> None:
+    def _run_pipeline(self, skip: tuple[str, ...]) -> None:
         from tensorcast.transformations import run_standard
 
-        self.tied  # noqa: B018  (asked before sharding can untie)
-        if self.profile_origin not in ("", "builtin"):
-            self.notes.append(f"profile {self.profile.model_type!r} from {self.profile_origin}")
-        self.pipeline = pipeline_of(self.blueprint.model_type)
         if self.pipeline is None:
-            run_standard(self)
-        else:
-            key, origin = self.pipeline.key, self.pipeline.origin
-            self.notes.append(f"pipeline {key!r} from {origin} ran in place of the nine steps")
-            what = f"the pipeline for {key!r} ({origin})"
-            require_model(self, call_own(what, self.pipeline.value, self), what)
+            run_standard(self, skip=skip)
+            return
+        key, origin = self.pipeline.key, self.pipeline.origin
+        self.notes.append(f"pipeline {key!r} from {origin} ran in place of the nine steps")
+        what = f"the pipeline for {key!r} ({origin})"
+        require_model(self, call_own(what, self.pipeline.value, self), what)
+
+    def _finish(self) -> None:
+        """What is checked when all steps have run."""
         self.recorder.unnamed()
         self.kernels.check(self)
+        self._check_demands()
 
     def _check_demands(self) -> None:
         """What was asked must have been done by some step, whatever pipeline ran."""
         plan, applied = self.plan, {s.name for s in self.steps if s.status == "applied"}
-        degrees = " ".join(f"--{n} {getattr(plan, n)}" for n in ("tp", "ep", "sp", "cfg") if getattr(plan, n) > 1)
+        degrees = " ".join(
+            f"--{n} {getattr(plan, n)}" for n in ("tp", "ep", "sp", "cfg", "dcp") if getattr(plan, n) > 1
+        )
         demands = {
             "shard_model": degrees,
             "quantize_model": self.quant is not None and self.quant.quantises and f"--quant ({self.quant.source})",

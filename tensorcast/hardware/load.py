@@ -97,7 +97,16 @@ def _scan_aliases(path: Path) -> list[str]:
 def load_file(path: str | Path) -> HardwareProfile:
     """One YAML file as a profile. Every failure is a HardwareError of one line that names the file."""
     path = Path(path)
-    return _load(path, path.stat().st_mtime_ns if path.exists() else 0, _universal_path(path), ())
+    universal = _universal_path(path)
+    near = {place for file in (path, universal) if file is not None for place in (file.parent,)}
+    stamps = tuple(sorted((str(file), file.stat().st_mtime_ns) for place in near for file in place.glob("*.yaml")))
+    return _loaded(path, path.stat().st_mtime_ns if path.exists() else 0, universal, stamps)
+
+
+@lru_cache(maxsize=64)
+def _loaded(path: Path, stamp: int, universal: Path | None, stamps: tuple) -> HardwareProfile:
+    """`stamps`: the files it may be made of, with their times, so that a changed one is seen."""
+    return _load(path, stamp, universal, ())
 
 
 def _load(path: Path, stamp: int, universal: Path | None, chain: tuple[str, ...]) -> HardwareProfile:

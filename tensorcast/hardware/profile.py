@@ -60,6 +60,7 @@ class HardwareProfile:
     cores: int | None = None
     clock_hz: float | None = None
     tdp_w: float | None = None
+    price_per_hour: float | None = None
     host_op_time_s: float = 0.0
     graph_launch_s: float = 0.0
     coefficients: Mapping[str, tuple[Coefficient, ...]] = field(default_factory=dict, repr=False)
@@ -88,7 +89,7 @@ class HardwareProfile:
         for name in ("l2_bytes", "cores", "compute_capability"):
             if getattr(self, name) is not None:
                 count(getattr(self, name), name)
-        for name in ("clock_hz", "tdp_w"):
+        for name in ("clock_hz", "tdp_w", "price_per_hour"):
             if getattr(self, name) is not None:
                 number(getattr(self, name), name)
         number(self.host_op_time_s, "host.op_time_s", zero=True)

@@ -27,7 +27,7 @@ OPTIONAL = (
 SECTIONS = {
     "memory": (("bytes", "bandwidth"), ()),
     "reserved": (("bytes",), ()),
-    "chip": ((), ("cores", "clock_hz", "l2_bytes", "tdp_w")),
+    "chip": ((), ("cores", "clock_hz", "l2_bytes", "tdp_w", "price_per_hour")),
     "host": (("op_time_s", "graph_launch_s"), ()),
     "coefficients_from": (("device",), ()),
     "collective_from": (("device",), ("bandwidth_scale",)),
@@ -117,6 +117,7 @@ def _build(data, relative, universal) -> HardwareProfile:
         cores=chip.get("cores"),
         clock_hz=chip.get("clock_hz"),
         tdp_w=chip.get("tdp_w"),
+        price_per_hour=chip.get("price_per_hour"),
         host_op_time_s=host["op_time_s"],
         graph_launch_s=host["graph_launch_s"],
         topology=_topology(data["topology"], told),

@@ -6,11 +6,24 @@
 from __future__ import annotations
 
 import importlib
+from functools import cache
 
 from tensorcast.ops.backward import backward_operator
 from tensorcast.ops.base import OPERATORS, Operator, Work
 
-_FAMILIES = ("linear", "attention", "memory", "moe", "experts", "scan", "compressed", "collective", "aten", "training")
+_FAMILIES = (
+    "linear",
+    "attention",
+    "memory",
+    "moe",
+    "experts",
+    "scan",
+    "compressed",
+    "collective",
+    "sharded",
+    "aten",
+    "training",
+)
 
 
 def operator_named(name: str) -> Operator:
@@ -44,6 +57,7 @@ def list_ops() -> list[dict]:
     return rows
 
 
+@cache
 def _load() -> None:
     for family in _FAMILIES:
         importlib.import_module(f"tensorcast.ops.{family}")

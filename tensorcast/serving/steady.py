@@ -22,6 +22,9 @@ on, so that requests of equal length leave, and come, all at once again.
     TTFT_c = (c / K + 1) / 2 q T_K         the mean over the order in which they are taken
     TPOT_c = T_d + (c / K - 1) / 2 q T_K / N
 
+With drafts, a step yields e tokens: N = (O - 1) / e steps, O = 1 + N above, and TPOT is that of a step over e. With p
+pipeline stages the requests form p groups that take turns: c is that of one group, and every T that of p turns.
+
 TPOT = (1 - v) TPOT_1 + v TPOT_c, v: the engine's share of such waves. TTFT likewise, plus e, the
 engine's time for a request before its first step, and plus f (TTFT_c - TTFT_1) where that is longer: f is the share of
 the first requests, which do come all at once. In the mean b = c N TPOT / (TTFT + N TPOT) sequences run; solved by
@@ -31,12 +34,10 @@ repetition from b = c. Validity: prompts of one length and outputs of one length
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tensorcast.deployed import DeployedModel
-from tensorcast.plan import Workload
 from tensorcast.serving.engines import Engine
 from tensorcast.serving.steps import GRID, StepTimes
 
@@ -53,6 +54,7 @@ class Load:
     requests: np.ndarray
     input_len: np.ndarray
     output_len: np.ndarray
+    tokens_per_step: np.ndarray | float = 1.0
 
 
 @dataclass(frozen=True)
@@ -67,15 +69,17 @@ class Served:
 class SteadyState:
     """The step times of some loads, looked up once: to solve for one more engine is cheap."""
 
-    def __init__(self, times: StepTimes, load: Load, step_tokens: int) -> None:
+    def __init__(self, times: StepTimes, load: Load, step_tokens: int | np.ndarray) -> None:
         c, prompt, out = (np.asarray(v, dtype=float) for v in (load.requests, load.input_len, load.output_len))
         self.c, self.prompt = c, prompt
-        self.after_first = np.maximum(out - 1, 1.0)
+        self.yielded = np.broadcast_to(np.asarray(load.tokens_per_step, dtype=float), c.shape)
+        self.tokens = np.full(len(c), times.drafts + 1.0)
+        self.after_first = np.maximum((out - 1) / self.yielded, 1.0)
         self.steps = np.ceil(prompt / step_tokens)
         self.full = np.clip(np.floor(step_tokens / prompt), 1, c)
-        self.single = np.clip(c / out, 1, self.full)
+        self.single = np.clip(c / np.maximum(1 + (out - 1) / self.yielded, 1.0), 1, self.full)
         running = np.maximum(c[:, None] * _SHARES, 1.0)
-        self.decode_alone = times.alone("decode", running, 1, (prompt + out / 2)[:, None])
+        self.decode_alone = times.alone("decode", running, past=(prompt + out / 2)[:, None])
         self.prompt_alone = times.alone("prefill", 1, np.maximum(prompt, 2)) / self.steps
         self.full_alone = times.alone("prefill", self.full, np.maximum(prompt, 2)) / self.steps
         self.shared = {phase: np.repeat(times.shared(phase)[None], len(c), axis=0) for phase in ("decode", "prefill")}
@@ -102,7 +106,7 @@ class SteadyState:
         """Seconds of a step of k prompts, or of a part of each, beside b running sequences."""
         share = np.where(self.full > 1, (k - 1) / np.maximum(self.full - 1, 1e-9), 0.0)
         alone = self.prompt_alone + share * (self.full_alone - self.prompt_alone)
-        shared = _along(GRID, self.shared["prefill"], k * self.prompt / self.steps + b)
+        shared = _along(GRID, self.shared["prefill"], k * self.prompt / self.steps + b * self.tokens)
         return np.maximum(shared + alone + np.where(np.asarray(b) > 0, self._attention(b), 0.0), self.least_prompt)
 
     def _attention(self, b) -> np.ndarray:
@@ -120,7 +124,7 @@ class SteadyState:
             ttft = ttft + engine.waves * (burst - ttft)
             ttft = engine.request_s + ttft + first_share * np.maximum(burst - ttft, 0.0)
             b = 0.5 * b + 0.5 * np.clip(self.c * n * tpot / (ttft + n * tpot), 1.0, self.c)
-        return Served(ttft, tpot, b)
+        return Served(ttft, tpot / self.yielded, b)
 
     def _one_by_one(self, engine: Engine, step, b):
         """(time to the first token, between tokens) when requests come one by one."""
@@ -146,10 +150,13 @@ class SteadyState:
         return self.prompts(k, beside) + engine.step_overhead(np.maximum(beside, k)) + engine.prompt_step_s
 
 
-def under_load(deployed: DeployedModel, hw, work: Workload, clients: int, engine: Engine) -> Served:
-    """One deployed model with so many clients of an attention group; steps of `work.chunk` tokens where that is set."""
-    load = Load(np.array([clients]), np.array([work.input_len]), np.array([work.output_len]))
-    return SteadyState(StepTimes(deployed, hw), load, work.chunk or engine.step_tokens).solve(engine)
+def under_load(times: StepTimes, load: Load, chunk, engine: Engine) -> Served:
+    """One deployed model with the clients of an attention group; steps of `chunk` tokens where that is not 0.
+
+    `load.requests` are those of all pipeline stages' groups together.
+    """
+    group = replace(load, requests=np.ceil(np.asarray(load.requests) / times.stages))
+    return SteadyState(times, group, np.where(np.asarray(chunk) > 0, chunk, engine.step_tokens)).solve(engine)
 
 
 def _along(grid, tables, x) -> np.ndarray:

@@ -65,10 +65,8 @@ def test_one_client_is_no_load(bare):
     ("options", "named"),
     [
         ({"phase": "decode"}, "--phase"),
-        ({"mtp": 1}, "--mtp"),
         ({"prefix_len": 8}, "--prefix-len"),
         ({"seq_lens": [3, 4], "input_len": None}, "--seq-lens"),
-        ({"pp": 2, "batch": 2}, "--pp"),
     ],
 )
 def test_what_a_load_does_not_go_with(options, named):

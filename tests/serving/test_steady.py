@@ -23,17 +23,27 @@ class Lines:
 
     graph_s = host_s = 1e-5
 
+    def __init__(self, drafts=0):
+        self.drafts = drafts
+
     def shared(self, phase):
         return 10e-3 + 10e-6 * GRID
 
-    def alone(self, phase, sequences, tokens, past=0):
+    def alone(self, phase, sequences, tokens=1, past=0):
         each = 20e-6 if phase == "decode" else 1e-6 * np.asarray(tokens, dtype=float)
         return np.broadcast_to(sequences * each, np.broadcast(sequences, tokens, past).shape).astype(float)
 
 
-def solve(engine, clients, prompt=1000, out=101):
-    load = Load(*(np.atleast_1d(v) for v in np.broadcast_arrays(clients, prompt, out)))
-    return SteadyState(Lines(), load, engine.step_tokens).solve(engine)
+def solve(engine, clients, prompt=1000, out=101, drafts=0, per_step=1.0):
+    load = Load(*(np.atleast_1d(v) for v in np.broadcast_arrays(clients, prompt, out)), per_step)
+    return SteadyState(Lines(drafts), load, engine.step_tokens).solve(engine)
+
+
+def test_drafts_share_a_step_out_over_the_tokens_that_it_yields():
+    plain, drafted = solve(MIXES, 1), solve(MIXES, 1, drafts=1, per_step=1.8)
+    assert drafted.tpot_s[0] == pytest.approx(plain.tpot_s[0] / 1.8)  # a step of `Lines` knows sequences only
+    many = solve(MIXES, 64, drafts=1, per_step=1.0)  # drafts that are never accepted cost time and yield nothing
+    assert many.tpot_s[0] > solve(MIXES, 64).tpot_s[0]
 
 
 def test_one_client_by_hand():
