@@ -277,18 +277,19 @@ class IndexAppend:
 
 
 @operator(
-    "index_scores(Tensor q, Tensor weights, Tensor k, int topk, str kv_format, str math) -> Tensor", family="attention"
+    "index_scores(Tensor q, Tensor weights, Tensor k, int picks, str kv_format, str math) -> Tensor", family="attention"
 )
 class IndexScores:
     """Scores of a sparse-attention indexer and their top-k: q [b, s, heads, d] against k [b, kv, d], one weight a head.
 
-    The scores [b, s, kv] stay in memory as fp32 (they are the workspace) and are read once for the selection.
+    Every key is scored, of which each query picks `picks`. The scores [b, s, kv] stay in memory as fp32 (they are the
+    workspace) and are read once for the selection.
     """
 
-    def meta(q, weights, k, topk, kv_format, math):
-        return q.new_empty((q.shape[0], q.shape[1], topk), dtype=_int32(q))
+    def meta(q, weights, k, picks, kv_format, math):
+        return q.new_empty((q.shape[0], q.shape[1], picks), dtype=_int32(q))
 
-    def dims(q, weights, k, topk, kv_format, math):
+    def dims(q, weights, k, picks, kv_format, math):
         return {
             "b": q.shape[0],
             "q": q.shape[1],
@@ -307,7 +308,7 @@ class IndexScores:
             read_bytes=d["b"] * d["q"] * d["heads"] * d["d"] * item_bytes(a["in_format"])
             + d["b"] * d["kv"] * d["d"] * item_bytes(a["kv_format"])
             + scores,
-            write_bytes=scores + 4 * d["b"] * d["q"] * np.minimum(d["kv"], a["topk"]),
+            write_bytes=scores + 4 * d["b"] * d["q"] * np.minimum(d["kv"], a["picks"]),
             workspace_bytes=scores,
         )
 

@@ -184,7 +184,7 @@ def test_latents_and_indexers_are_priced():
     assert seconds(op="mla_attention", **latents, topk=2048) < seconds(op="mla_attention", **latents)
     dims = {"b": 1.0, "q": 4096.0, "kv": 32768.0, "heads": 64.0, "d": 128.0}
     attrs = {
-        "topk": 2048,
+        "picks": 2048,
         "kv_format": "fp8",
         "math": "fp8",
         "in_format": "bf16",
@@ -195,6 +195,9 @@ def test_latents_and_indexers_are_priced():
     family = FAMILIES["attention"]
     time = time_of(family.call(dims, work, attrs), H100.coefficient(*family.key(attrs)), H100)
     assert float(time.seconds) > (work.read_bytes + work.write_bytes) / H100.memory_bw
+    # Every key is scored, however few are picked: no faster than the engine multiplies all of them.
+    few = time_of(family.call(dims, work, attrs | {"picks": 1}), H100.coefficient(*family.key(attrs)), H100)
+    assert float(few.matrix) == float(time.matrix) > 0.9 * work.matrix_flops / H100.peak("fp8")
 
 
 # ---- tables

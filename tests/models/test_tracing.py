@@ -210,7 +210,7 @@ def test_windows_and_chunks_come_from_the_configuration():
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
 def test_sparse_attention_reads_what_the_indexer_chose(name, phase):
     found = calls(name, phase)
-    assert layers_of(found, "mla_attention", topk=2048) == layers_of(found, "index_scores", topk=2048) == DEPTH
+    assert layers_of(found, "mla_attention", topk=2048) == layers_of(found, "index_scores", picks=2048) == DEPTH
     assert layers_of(found, "attention") == 0
 
 
