@@ -16,8 +16,14 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "tensorcast.estimate": ("Estimate", "simulate"),
+    "tensorcast.search.sweep": ("sweep",),
+    "tensorcast.search.optimize": ("optimize",),
+    "tensorcast.search.optimum": ("Optimum",),
+    "tensorcast.search.pareto": ("pareto",),
+    "tensorcast.search.compare": ("Comparison", "compare"),
     "tensorcast.serving.predict": ("predict_serving",),
     "tensorcast.build": ("build_model",),
+    "tensorcast.emit.line": ("start_line", "start_lines"),
     "tensorcast.plan": ("ParallelPlan", "Workload"),
     "tensorcast.hardware.profile": ("HardwareProfile",),
     "tensorcast.kernels": ("KERNELS", "HardwareRequirement", "KernelSpec"),

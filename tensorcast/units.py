@@ -13,11 +13,14 @@ Policy
 from __future__ import annotations
 
 import math
+import re
+from decimal import Decimal
 
 _TIME = ("ns", "us", "ms", "s")
 _MEMORY = ("B", "KiB", "MiB", "GiB", "TiB")
 _DECIMAL = ("", "k", "M", "G", "T", "P", "E")
 NOT_A_NUMBER = "n/a"
+_QUANTITY = re.compile(r"(?P<number>([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?)\s*(?P<unit>[a-zµ%]*)", re.ASCII)
 
 
 def seconds(value: float | None) -> str:
@@ -97,6 +100,52 @@ def percent(fraction: float | None) -> str:
     if 0 < value < 0.05:
         return "<0.1 %"
     return f"{value:.1f} %" if abs(value) < 99.95 else f"{value:,.0f} %"
+
+
+def read_seconds(text: str) -> float:
+    """The time that `text` names, in seconds: a number above 0 with ns, us, ms or s, alone in seconds; ValueError.
+
+    >>> read_seconds("2s"), read_seconds("50 ms"), read_seconds("800us"), read_seconds("0.05")
+    (2.0, 0.05, 0.0008, 0.05)
+    """
+    value = _read(text, {"": 0, "s": 0, "ms": -3, "us": -6, "µs": -6, "ns": -9}, "a time above 0, such as 2s or 50ms")
+    if value == 0:
+        raise ValueError(f"{text!r} is not a time above 0, such as 2s or 50ms")
+    return value
+
+
+def read_share(text: str) -> float:
+    """The share of one that `text` names, with % or as a plain number, from 0 to below 1; ValueError.
+
+    >>> read_share("10%"), read_share("0.1"), read_share("0")
+    (0.1, 0.1, 0.0)
+    """
+    value = _read(text, {"": 0, "%": -2}, "a share from 0 to below 1, such as 10% or 0.1")
+    if value >= 1:
+        raise ValueError(f"{text!r} is not a share from 0 to below 1, such as 10% or 0.1")
+    return value
+
+
+def read_price(text: str) -> float:
+    """An amount of money, above 0; ValueError.
+
+    >>> read_price("2.5")
+    2.5
+    """
+    value = _read(text, {"": 0}, "an amount above 0, such as 2.5")
+    if value == 0:
+        raise ValueError(f"{text!r} is not an amount above 0, such as 2.5")
+    return value
+
+
+def _read(text: str, units: dict[str, int], what: str) -> float:
+    """A number and one of `units` (unit → power of ten), as a float; ValueError that says what was expected."""
+    found = _QUANTITY.fullmatch(text.strip())
+    unit = found["unit"] if found else None
+    value = float(Decimal(found["number"]).scaleb(units[unit])) if unit in units else math.inf
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is not {what}")
+    return value
 
 
 def _finite(value: float | None) -> bool:

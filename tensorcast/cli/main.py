@@ -22,6 +22,9 @@ from tensorcast.errors import TensorcastError
 # verb -> module; each module has a click command named `command`.
 VERBS = {
     "simulate": "tensorcast.cli.simulate",
+    "sweep": "tensorcast.cli.sweep",
+    "compare": "tensorcast.cli.compare",
+    "optimize": "tensorcast.cli.optimize",
     "list": "tensorcast.cli.list",
     "show": "tensorcast.cli.show",
     "check": "tensorcast.cli.check",

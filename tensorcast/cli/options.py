@@ -48,6 +48,21 @@ class Fraction(click.ParamType):
         return number
 
 
+class Quantity(click.ParamType):
+    """A number with a unit, as `read` reads it: text → value, or ValueError with what is wrong."""
+
+    def __init__(self, name: str, read: Callable[[str], float]) -> None:
+        self.name, self.read = name, read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            return self.read(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 class Lengths(click.ParamType):
     """Whole numbers of tokens with commas between: 128,4096,77."""
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import IO
 
 from tensorcast.errors import InputError
 
@@ -64,16 +66,31 @@ def write(path: str, text: str, flag: str) -> None:
 
 def write_atomic(path: str, text: str) -> None:
     """Write through a temporary file in the same folder, so that readers see the old file or the new one."""
+    with whole_file(path) as stream:
+        stream.write(text.encode("utf-8"))
+
+
+@contextmanager
+def whole_file(path: str) -> Iterator[IO[bytes]]:
+    """A stream whose content is at `path` when the block ends, and nothing of it when that raises; OSError."""
     target = os.path.realpath(path)
-    if _is_special(target):
+    if path == STDOUT or _is_special(target):
         # A device or pipe (/dev/null, a shell's >(…)) must be written to, never replaced.
-        with open(target, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with tempfile.TemporaryFile() as stream:
+            yield stream
+            stream.seek(0)
+            if path == STDOUT:
+                for line in stream:
+                    sys.stdout.write(line.decode("utf-8"))
+                sys.stdout.flush()
+                return
+            with open(target, "wb") as special:
+                shutil.copyfileobj(stream, special)
         return
     handle, temporary = tempfile.mkstemp(dir=os.path.dirname(target), prefix=".tensorcast-")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-            stream.write(text)
+        with os.fdopen(handle, "wb") as stream:
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, _mode(target))

@@ -38,3 +38,26 @@ def progress(quiet: bool = False) -> Iterator[Report | None]:
     finally:
         if status is not None:
             status.stop()
+
+
+@contextmanager
+def bar(quiet: bool = False) -> Iterator[Report | None]:
+    """The same with a bar and the time left, for work whose share done is known."""
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task("", total=None)
+
+        def report(text: str, fraction: float | None = None) -> None:
+            """A share is of the whole; without one, `text` says what is being done now."""
+            if fraction is None:
+                shown.update(task, description=text)
+            else:
+                shown.update(task, description=text, total=1.0, completed=fraction)
+
+        yield report

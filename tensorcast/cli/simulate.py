@@ -22,7 +22,7 @@ from tensorcast.cli.options import (
 from tensorcast.cli.output import STDOUT, check_outputs, write
 from tensorcast.cli.progress import progress
 from tensorcast.errors import InputError
-from tensorcast.plan import CHECKPOINTS, DIT_CACHE, GUIDANCE, OPTIMIZERS
+from tensorcast.plan import CHECKPOINTS, DIT_CACHE, GUIDANCE, OPTIMIZERS, OVERLAPS
 
 QUANT = (
     "auto", "none", "w8a8", "w8a8-static", "w8a16", "w4a16", "w4a8", "fp8", "fp8-block", "mxfp4", "nvfp4",
@@ -36,7 +36,7 @@ SECTIONS = {
         "model", "custom", "no_custom_dir", "no_plugin", "overrides", "layers", "dtype", "trust_remote_code",
     ),
     "Machine": ("hw", "runtime", "engine"),
-    "Plan": ("tp", "ep", "dp", "pp", "sp", "cfg_parallel", "micro_batches"),
+    "Plan": ("tp", "ep", "dp", "pp", "sp", "cfg_parallel", "dcp", "sequence_parallel", "micro_batches", "overlap"),
     "Precision": ("quant", "kv_cache_dtype", "attention_quant", "exclude", "quant_lm_head"),
     "Work": (
         "phase", "batch", "input_len", "output_len", "max_model_len", "gpu_memory_utilization", "seq_lens",
@@ -45,7 +45,7 @@ SECTIONS = {
     ),
     "Training": ("optimizer", "grad_checkpoint", "zero"),
     "Kernels": ("kernel", "config", "no_reuse", "strict", "no_cache"),
-    "Output": ("json_file", "csv_file", "dump_graph", "top", "quiet", "require_fit", "debug"),
+    "Output": ("json_file", "csv_file", "dump_graph", "emit", "top", "quiet", "require_fit", "debug"),
 }  # fmt: skip
 
 
@@ -58,7 +58,7 @@ SECTIONS = {
 @option("--model", "-m", help="Model: a known name, a folder, a config.json or a hub id.")
 @source_options
 @repeatable("--set", "overrides", type=Setting(), help="Change a field of the model's config, e.g. a.b=3.")
-@option("--layers", type=Whole(), help="Keep only the first N layers.")
+@option("--layers", type=Whole(), help="Keep only the first N layers (at most N of each list of blocks).")
 @option("--dtype", help="Floating-point type of the model.  [default: the config's]")
 @click.option("--trust-remote-code", is_flag=True, help="Load model code found in the model's own folder.")
 @option("--hw", required=True, help="Machine: a known name or a YAML file.")
@@ -70,7 +70,10 @@ SECTIONS = {
 @option("--pp", "--pipeline-parallel-size", type=Whole(), help="Pipeline stages.  [default: 1]")
 @option("--sp", "--ulysses-size", type=Whole(), help="Devices that split the sequence.  [default: 1]")
 @option("--cfg-parallel", type=Whole(), help="2: guided and unguided prediction side by side.  [default: 1]")
+@option("--dcp", "--decode-context-parallel-size", type=Whole(), help="Of --tp: they share a KV cache.  [default: 1]")
+@click.option("--sequence-parallel", is_flag=True, help="Each rank of --tp normalises and adds up its own tokens only.")
 @option("--micro-batches", type=Whole(), help="Micro-batches of a pipeline or training.  [default: one per stage]")
+@option("--overlap", type=click.Choice(OVERLAPS), help="What runs beside communication.  [default: none]")
 @option("--quant", type=click.Choice(QUANT), help="Weights and activations.  [default: auto, the checkpoint's own]")
 @option("--kv-cache-dtype", help="Number format of the KV cache.  [default: the checkpoint's own]")
 @option("--attention-quant", help="Number format of the attention products.  [default: not quantised]")
@@ -105,6 +108,7 @@ SECTIONS = {
 @option("--json", "json_file", type=NonEmpty("FILE"), help="Write the result as JSON; - is standard output.")
 @option("--csv", "csv_file", type=NonEmpty("FILE"), help="Write one row per phase and operator; - is standard output.")
 @option("--dump-graph", type=NonEmpty("FILE"), help="Write the graph of a ComputeGraph as JSON; - is standard output.")
+@option("--emit", type=click.Choice(ENGINES[1:]), help="Print what starts this deployment on a serving engine.")
 @option("--top", type=Whole(0), help="Operators to show per phase.  [default: 10]")
 @click.option("--quiet", "-q", is_flag=True, help="Print no report.")
 @click.option("--require-fit", is_flag=True, help="Exit with 3 when the model does not fit in memory.")
@@ -113,6 +117,7 @@ def command(
     json_file: str | None,
     csv_file: str | None,
     dump_graph: str | None,
+    emit: str | None,
     top: int | None,
     quiet: bool,
     require_fit: bool,
@@ -129,13 +134,15 @@ def command(
     \b
       tensorcast simulate --model deepseek-v3 --hw ascend-910b --tp 8
     """
-    outputs = (("--json", json_file), ("--csv", csv_file), ("--dump-graph", dump_graph))
+    line_to = STDOUT if emit is not None else None
+    outputs = (("--json", json_file), ("--csv", csv_file), ("--dump-graph", dump_graph), ("--emit", line_to))
     check_outputs(outputs)
     from tensorcast.estimate import simulate
 
     with progress(quiet) as report:
         switches = {"reuse": not no_reuse, "cache": not no_cache, "custom_dir": not no_custom_dir}
         answer = simulate(**request(flags), **switches, progress=report)
+    line = answer.start_line(emit) if emit is not None else None
     if dump_graph is not None:
         answer.dump_graph(dump_graph)
     estimate = answer.to_dict()
@@ -151,6 +158,8 @@ def command(
         from tensorcast.report.terminal import print_report
 
         print_report(estimate, top=10 if top is None else top)
+    if line is not None:
+        write(STDOUT, f"{line}\n", "--emit")
     return verdict(estimate, require_fit)
 
 

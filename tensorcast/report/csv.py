@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 OP_COLUMNS = (
@@ -28,6 +28,25 @@ def to_csv(estimate: Mapping[str, Any]) -> str:
     writer.writerow(("phase", *columns))
     writer.writerows((phase, *(_cell(op.get(column)) for column in columns)) for phase, op in rows)
     return text.getvalue()
+
+
+def rows_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A header and a line a row; what is nested becomes columns such as `decode_tp`. SI units, every digit."""
+    rows = [_flat(row) for row in rows]
+    columns = [*dict.fromkeys(name for row in rows for name in row)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+    return text.getvalue()
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        parts = {f"{name}_{key}": each for key, each in _flat(value).items()} if isinstance(value, Mapping) else {}
+        found |= parts or {name: value}
+    return found
 
 
 def _cell(value: Any) -> Any:

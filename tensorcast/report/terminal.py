@@ -7,7 +7,7 @@ was an alias), `memory.suggestions` (plans that fit) and `provenance` (where the
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 from rich.console import Console
@@ -25,6 +25,11 @@ IN_ASCII = str.maketrans({"·": "|", "…": "~", "×": "x"})
 
 def print_report(estimate: Mapping[str, Any], *, top: int = 10, file: IO[str] | None = None) -> None:
     """Print the report; 80 columns and no colour where nobody watches, the terminal's width where someone does."""
+    printed(lambda width, ascii_only: report_lines(estimate, width=width, top=top, ascii_only=ascii_only), file)
+
+
+def printed(lines: Callable[[int, bool], list[Text]], file: IO[str] | None = None) -> None:
+    """Print what `lines` gives for a width and for whether only ASCII can be shown."""
     stream = file or sys.stdout
     if stream is None:
         return
@@ -33,7 +38,7 @@ def print_report(estimate: Mapping[str, Any], *, top: int = 10, file: IO[str] | 
     console.width = width
     ascii_only = not _can_encode(stream, "█▓▒░▪·…×")
     with console.capture() as capture:
-        for line in report_lines(estimate, width=width, top=top, ascii_only=ascii_only):
+        for line in lines(width, ascii_only):
             if ascii_only:
                 line = Text(line.plain.translate(IN_ASCII))
             line.rstrip()

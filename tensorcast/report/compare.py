@@ -1,0 +1,209 @@
+"""The report of a comparison on a terminal: figures side by side, the curve, who leads where."""
+
+from __future__ import annotations
+
+import string
+import sys
+from collections.abc import Callable, Sequence
+from typing import IO, Any
+
+import numpy as np
+from rich.text import Text
+
+from tensorcast.options import flag
+from tensorcast.report.lines import bullet, facts, heading
+from tensorcast.report.sweep import FORM
+from tensorcast.report.terminal import printed, remarks
+from tensorcast.search.alternatives import LOAD, METRICS, varying
+from tensorcast.search.compare import Comparison
+from tensorcast.search.curve import FITS, REFUSED, Curve
+from tensorcast.search.figures import NUMBER
+from tensorcast.search.frame import said
+from tensorcast.search.group import WORK
+from tensorcast.search.stretches import Stretch, sentence
+from tensorcast.units import NOT_A_NUMBER, count, percent, rate
+
+LABELS = {
+    "ttft_s": "TTFT", "tpot_s": "TPOT", "ttft_loaded_s": "TTFT under load", "tpot_loaded_s": "TPOT under load",
+    "request_latency_s": "latency", "step_time_s": "training step",
+    "tokens_per_s_per_user": "tokens/s, a user", "tokens_per_s_per_device": "tokens/s, a device",
+    "tokens_per_s": "tokens/s, all", "requests_per_s": "requests/s", "images_per_s_per_device": "images/s, a device",
+    "cost_per_million_tokens": "cost, 1 M tokens", "joules_per_token": "J a token", "total_bytes": "memory",
+    "capacity_bytes": "memory there is", "max_batch": "largest batch",
+}  # fmt: skip
+"""Figures of the table, where an alternative has them."""
+NO_DIRECTION = ("capacity_bytes",)
+LABEL, CELL, GAP = 19, 18, 2
+MOST_ROWS, MOST_STRETCHES, MOST_NAMES = 12, 5, 4
+"""Of a curve; in a sentence; alternatives whose every pair is told."""
+
+
+def print_comparison(found: Comparison, file: IO[str] | None = None) -> None:
+    """Print the report."""
+    printed(lambda width, _: comparison_lines(found, width), file or sys.stdout)
+
+
+def comparison_lines(found: Comparison, width: int) -> list[Text]:
+    """The report as lines of at most `width` characters, wider only where a name is."""
+    letters = string.ascii_uppercase[: len(found.names)]
+    title = f" (ratios to {letters[found.base]}; less, more: what is better)"
+    lines = [heading(f"{len(letters)} alternatives") + Text(title, style="not bold")]
+    for letter, each in zip(letters, found.alternatives, strict=True):
+        devices = "" if each.devices is None else f"{each.devices:,} device{'s' if each.devices > 1 else ''}"
+        lines += bullet(" · ".join(filter(None, (f"{letter}  {each.name}", devices))), width)
+    lines += [Text(""), *facts("all have", _same(found), width), Text(""), *_table(found, letters, width)]
+    refused = [
+        f"{letter}: {each.work['reason']}"
+        for letter, each in zip(letters, found.alternatives, strict=True)
+        if each.work["reason"]
+    ]
+    if refused:
+        lines += [Text(""), *remarks("Refused at this work", refused, width, "yellow")]
+    warnings = dict.fromkeys(warning for each in found.alternatives for warning in each.warnings)
+    if found.curve is not None:
+        lines += [Text(""), *_curve(found.curve, letters, width)]
+        lines += [Text(""), *_leads(found.curve, found.names, letters, width)]
+    section = remarks("Warnings", list(warnings), width, "yellow")
+    return [*lines, *([Text("")] if section else []), *section]
+
+
+def _same(found: Comparison) -> list[str]:
+    """What all alternatives have: options, and the work where it is the same."""
+    options = [each.options for each in found.alternatives]
+    apart = (*WORK, *varying(options))
+    same = [f"{flag(name)[2:]} {said(value)}" for name, value in options[0].items() if name not in apart]
+    works = {name: {each.work[name] for each in found.alternatives if name in each.work} for name in WORK}
+    return same + [f"{flag(name)[2:]} {values.pop():,}" for name, values in works.items() if len(values) == 1]
+
+
+def _table(found: Comparison, letters: str, width: int) -> list[Text]:
+    """A line a figure, a column an alternative; as many columns beside each other as the width takes."""
+    have = [name for name in LABELS if any(name in each.work for each in found.alternatives)]
+    if not have:
+        return []
+    across = max(1, (width - LABEL - 5) // (CELL + GAP))
+    lines: list[Text] = []
+    for start in range(0, len(letters), across):
+        here = range(start, min(start + across, len(letters)))
+        table = [["", "", *(letters[i] for i in here)]]
+        for name in WORK:
+            if len({each.work[name] for each in found.alternatives if name in each.work}) > 1:
+                table.append([flag(name)[2:], "", *(str(found.alternatives[i].work.get(name, "-")) for i in here)])
+        for name in have:
+            better = "" if name in NO_DIRECTION else "less" if METRICS[name].less else "more"
+            table.append([LABELS[name], better, *(_cell(found, i, name) for i in here)])
+        fits = [found.alternatives[i].work.get("fits") for i in here]
+        table.append(["fits", "", *("-" if each is None else "yes" if each else "no" for each in fits)])
+        lines += [Text("")] * bool(lines) + [Text(_row(cells)) for cells in table]
+        lines[-len(table)].stylize("dim")
+    return lines
+
+
+def _row(cells: Sequence[str]) -> str:
+    label, better, *rest = cells
+    gap = " " * GAP
+    return (f"{label:<{LABEL}}{better:<5}" + "".join(gap + cell.rjust(CELL) for cell in rest)).rstrip()
+
+
+def _cell(found: Comparison, number: int, name: str) -> str:
+    """A figure and, but for the base, its ratio: `1.09 s  2.38x`."""
+    value = found.alternatives[number].work.get(name)
+    if value is None:
+        return "-"
+    ratio = found.ratios(number).get(name)
+    shown = "" if ratio is None or number == found.base else f"{_times(ratio)}x"
+    return f"{_form(name)(value)} {shown:>7}" if len(found.names) > 1 else _form(name)(value)
+
+
+def _curve(curve: Curve, letters: str, width: int) -> list[Text]:
+    """The metric at some of the values asked for, at most `MOST_ROWS`, first and last among them."""
+    form, less = _form(curve.metric), "less" if curve.figure.less else "more"
+    title = heading(f"{curve.metric} along {flag(curve.along)[2:]}")
+    lines = [title + Text(f" ({less} is better; * does not fit)", style="not bold")]
+    if curve.along == LOAD:
+        lines.append(Text("That many clients at all times; all figures are those under load.", style="dim"))
+    places = np.unique(np.linspace(0, len(curve.shown) - 1, min(MOST_ROWS, len(curve.shown))).round().astype(int))
+    columns = [[flag(curve.along)[2:], *(f"{point:,}" for point in curve.shown[places])]]
+    at = curve.places(curve.shown[places])
+    for letter, values, fits in zip(letters, curve.values[:, at], curve.fits[:, at], strict=True):
+        cells = (_point(form, *each) for each in zip(values, fits, strict=True))
+        columns.append([f"{letter} ", *cells])
+    return [*lines, *_beside(columns, width)]
+
+
+def _beside(columns: list[list[str]], width: int) -> list[Text]:
+    """Columns to the right of the first; those that the width does not take, below with the first again."""
+    wide = [max(map(len, column)) for column in columns]
+    count = len(columns)
+    while count > 2 and sum(wide[:count]) + count - 1 > width:
+        count -= 1
+    lines = [Text(" ".join(map(str.rjust, row, wide)).rstrip()) for row in zip(*columns[:count], strict=True)]
+    lines[0].stylize("dim")
+    return lines + _beside([columns[0], *columns[count:]], width) if columns[count:] else lines
+
+
+def _point(form: Callable[[Any], str], value: float, fits: bool) -> str:
+    if np.isnan(value):
+        return "- "
+    return form(value).replace(" ", "") + (" " if fits else "*")
+
+
+def _leads(curve: Curve, names: Sequence[str], letters: str, width: int) -> list[Text]:
+    """Who leads of all, of every two, and from where on an alternative does not count."""
+    option = flag(curve.along)[2:]
+    points = f"every {option} from {curve.points[0]:,} to {curve.points[-1]:,}"
+    if not curve.every_number:
+        points = f"at the {len(curve.points):,} values given, not between"
+    lines = [heading("Who leads") + Text(f" ({points})", style="not bold")]
+    if len(names) > 2:
+        lines += bullet(_said(curve.leads, lambda each, where: _leader(each, where, letters, alone=False)), width)
+    for pair in curve.pairs if len(names) <= MOST_NAMES else ():
+        own = letters if len(names) > 2 else names
+        told = _said(pair.stretches, lambda each, where, own=own: _leader(each, where, own, alone=True))
+        lines += bullet(f"{letters[pair.first]} and {letters[pair.second]}: {told}", width)
+    if len(names) > MOST_NAMES:
+        lines += bullet(f"{len(curve.pairs)} pairs: --json has them", width)
+    for text, who in _standings(curve, letters).items():
+        lines += bullet(f"{', '.join(who)} {text}", width, "yellow")
+    return lines
+
+
+def _standings(curve: Curve, letters: str) -> dict[str, list[str]]:
+    """Why an alternative does not count and where, and which ones that is true of."""
+    found: dict[str, list[str]] = {}
+    for number, letter in enumerate(letters):
+        for each in curve.standings(number):
+            where = f"at {each.first:,}" if each.first == each.last else f"from {each.first:,} to {each.last:,}"
+            why = f" ({each.reason})" if each.state == REFUSED else ""
+            if each.state != FITS:
+                found.setdefault(f"{each.state} {where}{why}", []).append(letter)
+    return found
+
+
+def _said(stretches: Sequence[Stretch], say: Callable[[Stretch, str], str]) -> str:
+    return sentence(tuple(stretches), say, MOST_STRETCHES)
+
+
+def _leader(stretch: Stretch, where: str, names: Sequence[str], alone: bool) -> str:
+    """What holds on a stretch. `alone`: say so where only one alternative counts, and by how much one leads."""
+    best = " and ".join(names[i] for i in stretch.best)
+    if not stretch.best:
+        return f"none counts {where}"
+    if len(stretch.among) == 1 and alone:
+        return f"only {best} counts {where}"
+    if len(stretch.best) > 1:
+        return f"{best} are equal {where}"
+    if not alone or np.isnan(stretch.most):
+        return f"{best} leads {where}"
+    most = percent(stretch.most - 1) if stretch.most < 2 else f"{_times(stretch.most)}x"
+    return f"{best} leads {where}, by at most {most}"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f}" if 0.095 <= ratio < 99.5 else f"{ratio:.3g}"
+
+
+def _form(name: str) -> Callable[[Any], str]:
+    if METRICS[name].unit == NUMBER:
+        return count
+    return FORM.get(METRICS[name].unit, lambda value: rate(value, "").rstrip() if value == value else NOT_A_NUMBER)

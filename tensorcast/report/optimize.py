@@ -1,0 +1,196 @@
+"""The report of `optimize` on a terminal: the best deployment first, then what it is compared with and assumes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+from rich.text import Text
+
+from tensorcast.report.lines import crop_right, facts, heading
+from tensorcast.report.terminal import printed, remarks
+from tensorcast.search.optimum import HALVES, Optimum
+from tensorcast.units import bytes_, count, percent, rate, seconds
+
+DEGREES = ("tp", "pp", "dp", "ep")
+OTHER = ("hw", "quant", "kv_cache_dtype", "attention_quant", "kernel", "mtp", "runtime", "engine", "chunk")
+"""Options of a row that are said where they differ from the usual."""
+SERVED = {
+    "aggregated": "a steady state: every client asks again at once, all prompts and all outputs of one length",
+    "static": "one batch at a time, all of its prompts first",
+    "disaggregated": "no waiting: instances are never idle; KV caches are passed on after the whole prompt",
+}
+GOALS = {"throughput": "tokens per device", "cost": "cost per token", "energy": "energy per token"}
+REASONS = 5
+
+
+def print_optimum(found: Optimum, *, file: IO[str] | None = None) -> None:
+    """Print the report."""
+    printed(lambda width, _: optimum_lines(found, width), file or sys.stdout)
+
+
+def optimum_lines(found: Optimum, width: int) -> list[Text]:
+    """The report as lines of at most `width` characters."""
+    content = found.to_dict()
+    row = content["best"] or content["nearest"]
+    sections = [
+        [_title(content), *_answer(content, row, width)],
+        _verdict_lines(content, row, width),
+        _next_best(content, width),
+        _plans(content["plans"], width),
+        remarks("Assumptions", [*_assumptions(content, row)], width),
+        remarks("Warnings", content["warnings"], width, "yellow"),
+    ]
+    return [line for section in sections if section for line in (*section, Text(""))][:-1]
+
+
+def _title(content: Mapping[str, Any]) -> Text:
+    row = content["best"] or content["nearest"]
+    verdict = "Best" if content["best"] else "Nothing meets the limits; nearest"
+    line = heading(f"{verdict} of {content['model']} on {content['devices']} x {row['hw']}")
+    return line.append(f": {content['mode']}, by {GOALS[content['objective']]}", style="not bold")
+
+
+def _answer(content: Mapping[str, Any], row: Mapping[str, Any], width: int) -> list[Text]:
+    """Plan, batch, and the figures beside their limits."""
+    limits, lines = content["limits"], []
+    for name in [half for half in HALVES if half in row] or [None]:
+        side = row if name is None else row[name]
+        many = row["copies"] * side.get("instances", 1)
+        what = "client" if content["mode"] == "aggregated" else "sequence"
+        parts = [
+            plan_flags(side), f"{_several(many, 'instance')} of {_several(side['instance_devices'], 'device')}",
+            f"{_several(side['batch'], what)} each",
+        ]  # fmt: skip
+        lines += facts(name or "plan", parts, width, "bold")
+    if "ratio" in row:
+        used = row["copies"] * row["instance_devices"]
+        parts = [f"{row['ratio']} prefill to decode", f"{used} of {content['devices']} devices used"]
+        lines += facts("ratio", parts, width)
+    lines += facts("options", [*other_flags(row)], width)
+    lines += facts("TTFT", [seconds(row["ttft_s"]), _limit(limits["ttft_s"])], width)
+    if "kv_transfer_s" in row:
+        sent = f"{bytes_(row['kv_transfer_bytes'])} a prompt and rank over {row['kv_transfer_tier']}"
+        lines += facts("KV transfer", [f"{seconds(row['kv_transfer_s'])} of that", sent], width)
+    lines += facts("TPOT", [seconds(row["tpot_s"]), _limit(limits["tpot_s"])], width)
+    lines += facts("throughput", _throughput(row), width)
+    lines += facts("memory", _memory(row, limits["memory_headroom"]), width)
+    return lines + facts("a token", [*_cost(row)], width)
+
+
+def _limit(value: float | None) -> str:
+    return f"limit {seconds(value)}" if value is not None else ""
+
+
+def _throughput(row: Mapping[str, Any]) -> list[str]:
+    whole = rate(row["tokens_per_s"] * row["copies"], "tokens/s in all")
+    return [rate(row["tokens_per_s_per_device"], "tokens/s a device"), whole]
+
+
+def _memory(row: Mapping[str, Any], headroom: float) -> list[str]:
+    total, capacity = row["total_bytes"], row["capacity_bytes"]
+    left = f"{percent(headroom)} to stay free" if headroom else ""
+    return [f"{bytes_(total)} of {bytes_(capacity)} a device, {percent(total / capacity)}", left]
+
+
+def _cost(row: Mapping[str, Any]) -> Iterator[str]:
+    if "cost_per_million_tokens" in row:
+        yield f"{row['cost_per_million_tokens']:.3g} a million, at the price of a device-hour"
+    if "joules_per_token" in row:
+        yield f"{row['joules_per_token']:.3g} J, at the devices' full power"
+
+
+def _verdict_lines(content: Mapping[str, Any], row: Mapping[str, Any], width: int) -> list[Text]:
+    """What binds and how far the next plan is; or what would have to give."""
+    if not content["best"]:
+        return facts("would do", [" and ".join(content["what_would"])], width, "bold")
+    binding, lead = content["binding"], content["lead"]
+    why = "keeps the slower side back" if "ratio" in row else "a larger batch would be worth more without it"
+    said = f"{binding}: {why}" if binding else "no limit: no other batch would be worth more"
+    ahead = f"{percent(lead)} ahead of the next plan" if lead is not None else "no other plan meets the limits"
+    return facts("binds", [said], width) + facts("lead", [ahead], width)
+
+
+def _next_best(content: Mapping[str, Any], width: int) -> list[Text]:
+    """The plans behind the best, a line each."""
+    rows = content["runners_up"]
+    if not rows:
+        return []
+    titles = ("tok/s/dev", "TTFT", "TPOT", "memory", "binds")
+    figures = [
+        (
+            rate(row["tokens_per_s_per_device"], "").strip(), seconds(row["ttft_s"]), seconds(row["tpot_s"]),
+            percent(row["total_bytes"] / row["capacity_bytes"]), row["binding"] or "-",
+        )
+        for row in rows
+    ]  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(titles, *figures, strict=True)]
+    room = max(20, width - sum(widths) - 2 * len(widths))
+    names = [crop_right(_named(row), room) for row in rows]
+    longest = max(map(len, names))
+    lines = [heading("Next best")]
+    for name, cells in zip(("", *names), (titles, *figures), strict=True):
+        cells = [cell.rjust(size) for cell, size in zip(cells[:-1], widths, strict=False)] + [cells[-1]]
+        lines.append(Text("  ".join((name.ljust(longest), *cells))))
+    lines[1].stylize("dim")
+    return lines
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    """What tells a row from the others."""
+    if "ratio" in row:
+        halves = (f"{row[name]['instances']} x {_short(row[name])}" for name in HALVES)
+        return " + ".join(halves)
+    return " ".join((_short(row), *other_flags(row)))
+
+
+def _short(side: Mapping[str, Any]) -> str:
+    """A plan and its batch: tp 2 dp 4 b 64."""
+    return " ".join((*(f"{name} {size}" for name, size in degrees(side)), f"b {side['batch']}"))
+
+
+def plan_flags(side: Mapping[str, Any]) -> str:
+    """The degrees of a plan as flags.
+
+    >>> plan_flags({"tp": 8, "pp": 1, "dp": 1, "ep": 8})
+    '--tp 8 --ep 8'
+    """
+    return " ".join(f"--{name} {size}" for name, size in degrees(side))
+
+
+def degrees(side: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """Those of a plan that are not 1, tp always."""
+    return [(name, side[name]) for name in DEGREES if side[name] > 1 or name == "tp"]
+
+
+def other_flags(row: Mapping[str, Any]) -> Iterator[str]:
+    """Options that a row has beside the plan, as flags."""
+    for name in OTHER:
+        value = row.get(name)
+        if value not in (None, "auto", ()) and name != "hw":
+            value = " ".join(value) if isinstance(value, (list, tuple)) else value
+            yield f"--{name.replace('_', '-')} {value}"
+
+
+def _plans(plans: Mapping[str, Any], width: int) -> list[Text]:
+    refused = plans["refused"]
+    parts = [
+        f"{count(plans['considered'])} considered", f"{count(plans['priced'])} priced",
+        f"{count(plans['ruled_out'])} ruled out by bounds", f"{count(sum(refused.values()))} refused",
+    ]  # fmt: skip
+    commonest = sorted(refused.items(), key=lambda item: -item[1])[:REASONS]
+    told = remarks("Refused", [f"{count(many)} x {reason}" for reason, many in commonest], width, "yellow")
+    return facts("plans", parts, width) + told
+
+
+def _assumptions(content: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[str]:
+    yield f"requests of {count(row['input_len'])} tokens in and {count(row['output_len'])} out"
+    yield SERVED[content["mode"]]
+    yield "precision: the checkpoint's own" if row["quant"] == "auto" else f"precision: --quant {row['quant']}"
+    if row.get("engine", "bare") == "bare":
+        yield "the engine's own time is left out (--engine counts it)"
+
+
+def _several(number: int, what: str) -> str:
+    return f"{count(number)} {what}{'' if number == 1 else 's'}"

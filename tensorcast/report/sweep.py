@@ -1,0 +1,121 @@
+"""The report of a sweep on a terminal: the best rows or the Pareto front, how many fit, what is refused and why."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from tensorcast.report.lines import crop_right, facts, heading
+from tensorcast.report.terminal import printed, remarks
+from tensorcast.search.figures import BYTES, FIGURES, RATE, SECONDS, SHARE
+from tensorcast.search.frame import column_of
+from tensorcast.search.summary import Summary
+from tensorcast.units import bytes_, count, percent, rate, seconds
+
+if TYPE_CHECKING:
+    import pandas
+
+SHORT = {
+    "tokens_per_s": "tok/s", "tokens_per_s_per_device": "tok/s/dev", "tokens_per_s_per_user": "tok/s/user",
+    "ttft_s": "TTFT", "tpot_s": "TPOT", "total_bytes": "memory", "request_latency_s": "latency",
+    "ttft_loaded_s": "TTFT load", "tpot_loaded_s": "TPOT load", "requests_per_s": "req/s",
+    "images_per_s_per_device": "img/s/dev", "images_per_s": "img/s", "input_len": "input", "output_len": "output",
+    "kv_cache_dtype": "KV", "gpu_memory_utilization": "util",
+}  # fmt: skip
+SHOWN = (
+    "tokens_per_s_per_device", "images_per_s_per_device", "requests_per_s", "ttft_s", "tpot_s", "step_time_s",
+    "tokens_per_s_per_user", "total_bytes", "request_latency_s",
+)  # fmt: skip
+"""Figures beside the one that rows are sorted by, as long as there is room."""
+WIDEST_TEXT, REASONS = 28, 5
+UNSAID = ("1", "auto", "None", "<NA>", "nan", "False")
+FORM: dict[str, Callable[[Any], str]] = {
+    SECONDS: seconds, BYTES: bytes_, RATE: lambda value: rate(value, "").rstrip(), SHARE: percent,
+}  # fmt: skip
+
+
+def print_sweep(summary: Summary, varying: Sequence[str], *, top: int = 10, file: IO[str] | None = None) -> None:
+    """Print the report; `varying`: the options that differ between configurations."""
+    printed(lambda width, _: sweep_lines(summary, varying, width, top), file or sys.stdout)
+
+
+def sweep_lines(summary: Summary, varying: Sequence[str], width: int, top: int) -> list[Text]:
+    """The report as lines of at most `width` characters, wider only where the names of a row are."""
+    sorted_by, best = summary.best()
+    lines = [
+        heading(f"{summary.rows:,} configuration{'s' if summary.rows > 1 else ''}")
+        + Text(_counts(summary), style="not bold")
+    ]
+    if best is not None and top:
+        names = [column_of(name) for name in varying]
+        lines += [*facts("all have", _same(best, names), width), Text("")]
+        lines += [heading(_title(summary, sorted_by, len(best), min(top, len(best))))]
+        lines += table_lines(best.head(top), names, _figures(summary, sorted_by), width)
+    told = [f"{many:,} x {reason}" for reason, many in summary.reasons.most_common(REASONS)]
+    if len(summary.reasons) > REASONS:
+        told.append(f"and {len(summary.reasons) - REASONS:,} more reasons")
+    section = remarks(f"Refused: {summary.refused:,}", told, width, "yellow")
+    return [*lines, *([Text("")] if section else []), *section]
+
+
+def table_lines(rows: pandas.DataFrame, names: Sequence[str], figures: Sequence[str], width: int) -> list[Text]:
+    """A line a row: the columns `names`, and as many of `figures` as have values and room."""
+    columns = [_column(rows, name) for name in names]
+    for name in figures:
+        column = _column(rows, name) if name in rows and rows[name].notna().any() else None
+        if column and sum(len(each[0]) + 2 for each in [*columns, column]) - 2 <= width:
+            columns.append(column)
+    lines = [Text("  ".join(cells).rstrip()) for cells in zip(*columns, strict=True)]
+    if lines:
+        lines[0].stylize("dim")
+    return lines
+
+
+def _same(rows: pandas.DataFrame, varying: Sequence[str]) -> list[str]:
+    """Inputs that all configurations have, but degrees of 1 and what is "auto"."""
+    inputs = [name for name in rows.columns if name not in (*FIGURES, *varying, "fits", "reason")]
+    first = {name: str(rows[name].iloc[0]) for name in inputs if rows[name].nunique(dropna=False) == 1}
+    return [f"{name} {value}" for name, value in first.items() if name == "batch" or value not in UNSAID]
+
+
+def _counts(summary: Summary) -> str:
+    return f": {summary.fit:,} fit, {summary.unfit:,} do not, {summary.refused:,} refused"
+
+
+def _title(summary: Summary, sorted_by: str, rows: int, shown: int) -> str:
+    if (
+        sorted_by == "total_bytes"
+        and summary.sort != sorted_by
+        and not (summary.pareto and sorted_by in summary.pareto)
+    ):
+        return "None fits; those that need least memory:"
+    if summary.pareto:
+        return f"Pareto front of {summary.pareto[0]} and {summary.pareto[1]}: {rows:,} rows" + (
+            f", the first {shown:,}:" if shown < rows else ":"
+        )
+    return f"Best by {sorted_by}:"
+
+
+def _figures(summary: Summary, sorted_by: str) -> list[str]:
+    first = summary.pareto or (sorted_by,)
+    return [*dict.fromkeys((*first, *SHOWN))]
+
+
+def _column(rows: pandas.DataFrame, name: str) -> list[str]:
+    """Title and cells of one width: numbers to the right, texts to the left."""
+    values = [None if missing else value for value, missing in zip(rows[name].tolist(), rows[name].isna(), strict=True)]
+    form = _form(name)
+    cells = ["" if value is None else form(value) for value in values]
+    title = SHORT.get(name, name)
+    width = max(map(len, [title, *cells]))
+    right = name in FIGURES or all(isinstance(value, (int, float, type(None))) for value in values)
+    return [cell.rjust(width) if right else cell.ljust(width) for cell in [title, *cells]]
+
+
+def _form(name: str) -> Callable[[Any], str]:
+    if name in FIGURES:
+        return FORM.get(FIGURES[name].unit, count)
+    return lambda value: crop_right(str(value), WIDEST_TEXT)
