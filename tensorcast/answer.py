@@ -105,10 +105,13 @@ class Answer:
         out: dict[tuple[str, Point], None] = {}
         for name, steps in self._wanted():
             table = found.tables.get(name) if found is not None else None
-            batches = dict.fromkeys((steps.batch, *(side.batch for side in steps.sides)))
-            points = [(b, t, p) for b in batches for t, p in zip(steps.tokens, steps.past, strict=True)]
-            uncovered = [p for p in points if table is None or table.piece_for(*p) is None]
-            out.update(dict.fromkeys((name, p) for p in uncovered))
+            for batch in dict.fromkeys((steps.batch, *(side.batch for side in steps.sides))):
+                ends = ((batch, end(steps.tokens), end(steps.past)) for end in (min, max))
+                if table is not None and table.covers_between(*ends):
+                    continue
+                points = [(batch, t, p) for t, p in zip(steps.tokens, steps.past, strict=True)]
+                uncovered = [p for p in points if table is None or table.piece_for(*p) is None]
+                out.update(dict.fromkeys((name, p) for p in uncovered))
         return list(out)
 
     def _wanted(self) -> list[tuple[str, Steps]]:

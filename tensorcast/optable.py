@@ -105,6 +105,10 @@ class OpTable:
         """The piece that holds at a point, or None: the table must be extended there."""
         return next((p for p in self.pieces if p.covers((batch, tokens, past))), None)
 
+    def covers_between(self, low: tuple[int, int, int], high: tuple[int, int, int]) -> bool:
+        """Whether one piece holds at both points, and so at every point between them."""
+        return any(piece.covers(low) and piece.covers(high) for piece in self.pieces)
+
     def joined(self, other: OpTable) -> OpTable:
         """The table with the pieces of both; where both cover a point, this one's piece is used."""
         notes = tuple(dict.fromkeys((*self.notes, *other.notes)))

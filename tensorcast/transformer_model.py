@@ -73,6 +73,7 @@ class TransformerModel(Anatomy):
         self.image_tokens = 0  # that the images of a request become
         self.image_counts: tuple[int, ...] = ()  # of each image, where their tokens see each other
         self.shown = deployment.images  # the images of the next pass over them
+        self.polynomial = False  # whether another plan's tables have shown that all sizes are polynomials
         self.tp_values: tuple[int, ...] = (1,)  # degrees shard_model can cut the whole model into
         self.parameters = count_parameters(self.module)
         self.count_active()

@@ -11,7 +11,6 @@ from tensorcast.cost.phase import Steps
 from tensorcast.ops import operator_named
 from tensorcast.optable import OpTable, Piece
 
-
 BLOCK = 8192  # points at a time, each of which takes a number a row
 
 

@@ -6,6 +6,7 @@ pipeline stages the figures are those of the slowest stage; micro-batches pass t
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -268,7 +269,8 @@ def count_of(row: Row, pipeline: Pipeline, stage: int) -> int:
     if pipeline.stages == 1:
         return row.count
     inside = pipeline.layers_of(stage)
-    return row.count * sum(layer in inside for layer in row.layers) // len(row.layers)
+    held = bisect_left(row.layers, inside.stop) - bisect_left(row.layers, inside.start)  # layers come in order
+    return row.count * held // len(row.layers)
 
 
 def _summary(chains, steps: Steps, hw, pipeline: Pipeline, eager: bool, saved):

@@ -16,8 +16,11 @@ class Models:
     def __init__(self) -> None:
         self._known: dict[str, Any] = {}
 
-    def whole_for(self, request: Request, cache: bool) -> Any:
-        """`trace.deploy.whole_model`; None where the plan's tables are on disk, or the model cannot be made so."""
+    def whole_for(self, request: Request, cache: bool, polynomial: bool) -> Any:
+        """`trace.deploy.whole_model`; None where the plan's tables are on disk, or the model cannot be made so.
+
+        `polynomial`: the sizes of all its operators are, as the tables of another plan have shown.
+        """
         if cache and disk.known(disk.key_of(request.cache_key(), request.sources.files())):
             return None
         key = json.dumps({**request.cache_key(), "plan": ""}, sort_keys=True, default=str)
@@ -29,6 +32,8 @@ class Models:
                     request.source, request.deployment(), sources=request.sources, dtype=request.dtype,
                     trust_remote_code=request.trust_remote_code,
                 )  # fmt: skip
+                if self._known[key] is not None:
+                    self._known[key].polynomial = polynomial
             except TensorcastError:  # who builds it for its own plan says why
                 self._known[key] = None
         return self._known[key]

@@ -14,6 +14,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,8 @@ RACK = 128
 """Devices that a server or a rack has at most: the largest network of so many is where tensor parallelism is tried."""
 TRACED = ("tp", "dp", "ep")
 """Degrees that an operator's sizes depend on; a stage of a pipeline runs some of the same operators."""
+SHORT = 4
+"""Families of plans that one child prices where their tables are on disk."""
 ONE_WORK = ("model", "input_len", "output_len", "prefix_len", "phase", "seq_lens", "image", "concurrency")
 
 
@@ -142,6 +145,7 @@ class Search:
         self.candidates: list[Candidate] = []
         self.rows: list[Row] = []
         self.refused: Counter[str] = Counter()
+        self.ruled_out = 0
         self.notes: dict[str, None] = {}
         self.batch: Sequence[int] = ()
         self.name = ""
@@ -166,24 +170,18 @@ class Search:
     def run(self, asked: Mapping[str, Any]) -> Optimum:
         if not self.candidates:
             raise InputError(f"--devices {self.devices}: no plan of the degrees asked fills them exactly")
-        jobs: dict[tuple, list[Candidate]] = {}
-        for candidate in sorted(self.candidates):  # the most promising first, and so the job it belongs to
-            jobs.setdefault(candidate.traced, []).append(candidate)
-        left, forks, ruled_out = list(jobs.values()), Forks(self.jobs), 0
+        families: dict[tuple, list[Candidate]] = {}
+        for candidate in sorted(self.candidates):  # the most promising first, and so the family it belongs to
+            families.setdefault(candidate.traced, []).append(candidate)
+        left, forks = list(families.values()), Forks(self.jobs)
         try:
             while left or len(forks):
                 while left and not forks.full:
-                    job = left.pop(0)
-                    worth = [candidate for candidate in job if candidate.most > self._beat]
-                    ruled_out += len(job) - len(worth)
-                    if worth:
-                        self.progress(f"pricing {_said(worth[0].plan)}", 1 - len(left) / len(jobs))
-                        self._start(forks, sorted(worth, key=lambda candidate: candidate.plan["pp"]))
+                    self.progress(f"pricing {_said(left[0][0].plan)}", 1 - len(left) / len(families))
+                    self._start(forks, left)
                 if len(forks):
-                    job, found = forks.next()
-                    ruled_out += sum(columns is None for columns in found)
-                    for candidate, columns in zip(job, found, strict=True):
-                        if columns is not None:
+                    for family, found in zip(*forks.next(), strict=True):
+                        for candidate, columns in zip(family, found, strict=True):
                             self._take(candidate, columns)
         finally:
             forks.stop()
@@ -193,12 +191,29 @@ class Search:
             raise InputError(f"none of {len(self.candidates)} plans can be simulated; the commonest reason: {reason}")
         rows = tuple(sorted(self.rows, key=lambda row: row.order))
         notes = tuple(self.notes)
-        return Optimum(asked, self.limits, rows, len(self.candidates), ruled_out, self.refused, notes, self.top)
+        return Optimum(asked, self.limits, rows, len(self.candidates), self.ruled_out, self.refused, notes, self.top)
 
-    def _start(self, forks: Forks, job: list[Candidate]) -> None:
-        variant, plans = job[0].variant, [candidate.plan for candidate in job]
-        beat = self._beat / job[0].weight
-        forks.start(tuple(job), variant.price, plans, self.batch, variant.whole(plans[0]), self.limits, beat)
+    def _start(self, forks: Forks, left: list[list[Candidate]]) -> None:
+        """Price the next family in a child; or several, where each takes no longer than to make the child."""
+        families, calls = [], []
+        while left and len(calls) < SHORT:
+            family = sorted(left.pop(0), key=lambda candidate: candidate.plan["pp"])
+            worth = [candidate for candidate in family if candidate.most > self._beat]
+            self.ruled_out += len(family) - len(worth)
+            if not worth:
+                continue
+            variant, plans = worth[0].variant, [candidate.plan for candidate in worth]
+            ready = variant.whole(plans[0])
+            families.append(tuple(worth))
+            calls.append(partial(variant.price, plans, self.batch, ready, self.limits, self._reach(worth[0])))
+            if ready is not None:
+                break
+        if calls:
+            forks.start(tuple(families), _all, calls)
+
+    def _reach(self, candidate: Candidate) -> float:
+        """Tokens a second and device that a pipeline must reach to be priced."""
+        return self._beat / candidate.weight
 
     @property
     def _beat(self) -> float:
@@ -209,7 +224,10 @@ class Search:
     def _finish(self) -> None:
         """All plans are priced or ruled out: make the rows that are not there yet."""
 
-    def _take(self, candidate: Candidate, columns: Columns) -> None:
+    def _take(self, candidate: Candidate, columns: Columns | None) -> None:
+        if columns is None:
+            self.ruled_out += 1
+            return
         plan = candidate.plan
         options = {"hw": candidate.variant.fixed["hw"], **plan, **shown(candidate.variant)}
         row = best_row(options, columns, self.limits, candidate.weight, candidate.extra, devices_of(plan))
@@ -218,6 +236,10 @@ class Search:
         else:
             asked = {**candidate.variant.asked, **plan, "batch": row.figures["batch"]}
             self.rows.append(replace(row, asked=(asked,)))
+
+
+def _all(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    return [call() for call in calls]
 
 
 def shown(variant: Variant) -> dict[str, Any]:

@@ -34,6 +34,10 @@ class Layout:
         """A step larger than anybody's, where a user's `min(…)` or `max(…)` shows that ordinary sizes hide."""
         return tuple(most if high is None else high for most, (_, high) in zip(EXTREME, self.ranges, strict=True))
 
+    def far(self) -> Layout:
+        """The same with the far check alone: for a model whose sizes are known to be polynomials under another plan."""
+        return replace(self, checks=self.checks[-1:])
+
     def at_batch_one(self) -> Layout:
         """The same without batch: for batch 1 alone."""
         keep = tuple(m for m in self.monomials if m[0] == 0)
@@ -171,7 +175,7 @@ def _row(number: int, call: Call, dims, memory, main: str, began: bool) -> Row:
         attrs=call.attrs,
         memory=memory,
         stack=call.stack,
-        layers=tuple(call.layers or ()),
+        layers=tuple(sorted(call.layers or ())),
         place="" if inside else ("post" if began else "pre"),
         number=number,
         after=call.after,
