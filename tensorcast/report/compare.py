@@ -59,11 +59,10 @@ def comparison_lines(found: Comparison, width: int) -> list[Text]:
     ]
     if refused:
         lines += [Text(""), *remarks("Refused at this work", refused, width, "yellow")]
-    warnings = dict.fromkeys(warning for each in found.alternatives for warning in each.warnings)
     if found.curve is not None:
         lines += [Text(""), *_curve(found.curve, letters, width)]
         lines += [Text(""), *_leads(found.curve, found.names, letters, width)]
-    section = remarks("Warnings", list(warnings), width, "yellow")
+    section = remarks("Warnings", found.warnings, width, "yellow")
     return [*lines, *([Text("")] if section else []), *section]
 
 
@@ -72,8 +71,8 @@ def _same(found: Comparison) -> list[str]:
     options = [each.options for each in found.alternatives]
     apart = (*WORK, *varying(options))
     same = [f"{flag(name)[2:]} {said(value)}" for name, value in options[0].items() if name not in apart]
-    works = {name: {each.work[name] for each in found.alternatives if name in each.work} for name in WORK}
-    return same + [f"{flag(name)[2:]} {values.pop():,}" for name, values in works.items() if len(values) == 1]
+    work = {name: value for each in found.alternatives for name, value in each.work.items() if name in WORK}
+    return same + [f"{flag(name)[2:]} {value:,}" for name, value in work.items() if name not in found.uneven]
 
 
 def _table(found: Comparison, letters: str, width: int) -> list[Text]:
@@ -86,9 +85,8 @@ def _table(found: Comparison, letters: str, width: int) -> list[Text]:
     for start in range(0, len(letters), across):
         here = range(start, min(start + across, len(letters)))
         table = [["", "", *(letters[i] for i in here)]]
-        for name in WORK:
-            if len({each.work[name] for each in found.alternatives if name in each.work}) > 1:
-                table.append([flag(name)[2:], "", *(str(found.alternatives[i].work.get(name, "-")) for i in here)])
+        for name in found.uneven:
+            table.append([flag(name)[2:], "", *(str(found.alternatives[i].work.get(name, "-")) for i in here)])
         for name in have:
             better = "" if name in NO_DIRECTION else "less" if METRICS[name].less else "more"
             table.append([LABELS[name], better, *(_cell(found, i, name) for i in here)])
