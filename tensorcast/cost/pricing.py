@@ -93,6 +93,11 @@ def price(row, dims, hw) -> tuple[Work, Time]:
     return op.work(dims, row.attrs), _time(op, dims, row.attrs, hw)
 
 
+def time_of_row(row, dims, hw) -> Time:
+    """The time alone; sizes that are the same in all configurations may be plain numbers."""
+    return _time(operator_named(row.op), of_rank(dims, row.attrs), row.attrs, hw)
+
+
 def _time(op, dims, attrs, hw) -> Time:
     if op.parts is not None:
         found = op.parts(dims, attrs)

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from tensorcast.answer import Answer
-from tensorcast.errors import TensorcastError
+from tensorcast.errors import InputError, TensorcastError
+from tensorcast.models.reference import LANGUAGE
 from tensorcast.request import Request
 from tensorcast.search.bounds import SLACK
 from tensorcast.search.cases import VARIABLES
@@ -25,6 +26,8 @@ from tensorcast.search.group import Columns, Group
 from tensorcast.search.models import Models
 from tensorcast.search.objective import Limits
 
+WITHIN_TP = ("dcp", "sequence_parallel")
+"""Parts of a plan that one device cannot have, and that no others are derived from."""
 NOT_BOUNDED = float("-inf")
 
 
@@ -42,8 +45,19 @@ class Variant:
         return Group({**self.options, **plan}, cache=self.cache, kind=self.grid, ready=ready)
 
     def answer(self, progress: Callable | None) -> Answer:
-        """The whole model on one device, whether it fits or not."""
-        return Answer(Request.of(**self.asked), cache=self.cache, progress=progress)
+        """The whole model on one device, whether it fits or not; InputError unless it generates text."""
+        request = Request.of(**{name: value for name, value in self.asked.items() if name not in WITHIN_TP})
+        if request.source.phases != LANGUAGE:
+            what = ", ".join(request.source.phases)
+            raise InputError(f"optimize is for models that generate text; {request.source.name} has {what}: try sweep")
+        found = Answer(request, cache=self.cache, progress=progress)
+        self.polynomial = all(len(table.pieces) == 1 for table in found.deployed.tables.values())
+        return found
+
+    @property
+    def within(self) -> dict[str, Any]:
+        """What tensor-parallel ranks share in a way of its own."""
+        return {name: value for name, value in self.asked.items() if name in WITHIN_TP}
 
     def whole(self, plan: Mapping[str, int]) -> Any:
         """The model to cut for the plan; None where its tables are known or it has to be built anew."""

@@ -67,14 +67,14 @@ def deploy(
                 continue
             say(f"tracing {phase}", 0.8)
             here = tables.get(phase)
-            layout = layout_of(phase, point, source.reading, model.most_positions)
             table = build_table(
                 phase,
                 lambda at, phase=phase: trace_step(model, phase, *at),
                 point,
                 step=model.deployment.mtp + 1 if phase == "decode" else 0,
                 exact=here is not None and not (source.reading.encoder and phase == "decode"),
-                layout=layout.far() if whole is not None and model.polynomial else layout,
+                layout=layout_of(phase, point, source.reading, model.most_positions),
+                polynomial=whole is not None and model.polynomial,
             )
             tables[phase] = here.joined(table) if here is not None else table
         own = own_operators()

@@ -85,16 +85,19 @@ def build_table(
     step: int = 0,
     exact: bool = False,
     layout: Layout | None = None,
+    polynomial: bool = False,
 ) -> OpTable:
     """The table of one phase; `asked` is a point it must cover. `trace(point)` runs the model there.
 
     `step`: tokens of a decode step when the point asked has another number. `exact`: only the point, where a table is
-    known not to hold. `layout`: another than the phase's usual one.
+    known not to hold. `layout`: another than the phase's usual one. `polynomial`: tables of the same model under
+    another plan have shown that its sizes are, so that one check far off is enough.
     """
     if exact:
         tracer = trace(asked)
         return OpTable(phase, (_exact_calls(_merged(tracer.calls), asked),), dict(tracer.uncosted))
     layout = layout or layout_for(phase, step or asked[1])
+    layout = layout.far() if polynomial else layout
     traced: dict[Point, list[Call]] = {}
     uncosted: dict[str, int] = {}
 
