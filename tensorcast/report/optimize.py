@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from rich.text import Text
 
+from tensorcast.options import KNOWN, flag
 from tensorcast.report.lines import crop_right, facts, heading
 from tensorcast.report.terminal import printed, remarks
 from tensorcast.search.optimum import HALVES, Optimum
 from tensorcast.units import bytes_, count, percent, rate, seconds
 
 DEGREES = ("tp", "pp", "dp", "ep")
-OTHER = ("hw", "quant", "kv_cache_dtype", "attention_quant", "kernel", "mtp", "runtime", "engine", "chunk")
-"""Options of a row that are said where they differ from the usual."""
+SAID = (*DEGREES, "batch", "input_len", "output_len")
+"""Options that have a place of their own."""
 SERVED = {
     "aggregated": "a steady state: every client asks again at once, all prompts and all outputs of one length",
     "static": "one batch at a time, all of its prompts first",
@@ -35,7 +36,7 @@ def optimum_lines(found: Optimum, width: int) -> list[Text]:
     content = found.to_dict()
     row = content["best"] or content["nearest"]
     sections = [
-        [_title(content), *_answer(content, row, width)],
+        [*_title(content, row, width), *_answer(content, row, width)],
         _verdict_lines(content, row, width),
         _next_best(content, width),
         _plans(content["plans"], width),
@@ -45,11 +46,10 @@ def optimum_lines(found: Optimum, width: int) -> list[Text]:
     return [line for section in sections if section for line in (*section, Text(""))][:-1]
 
 
-def _title(content: Mapping[str, Any]) -> Text:
-    row = content["best"] or content["nearest"]
-    verdict = "Best" if content["best"] else "Nothing meets the limits; nearest"
-    line = heading(f"{verdict} of {content['model']} on {content['devices']} x {row['hw']}")
-    return line.append(f": {content['mode']}, by {GOALS[content['objective']]}", style="not bold")
+def _title(content: Mapping[str, Any], row: Mapping[str, Any], width: int) -> list[Text]:
+    verdict = "Best of" if content["best"] else "Nothing meets the limits; nearest:"
+    line = heading(crop_right(f"{verdict} {content['model']} on {content['devices']} x {row['hw']}", width))
+    return [line, *facts("search", [f"--mode {content['mode']}", f"by {GOALS[content['objective']]}"], width)]
 
 
 def _answer(content: Mapping[str, Any], row: Mapping[str, Any], width: int) -> list[Text]:
@@ -126,23 +126,32 @@ def _next_best(content: Mapping[str, Any], width: int) -> list[Text]:
         for row in rows
     ]  # fmt: skip
     widths = [max(map(len, column)) for column in zip(titles, *figures, strict=True)]
-    room = max(20, width - sum(widths) - 2 * len(widths))
-    names = [crop_right(_named(row), room) for row in rows]
-    longest = max(map(len, names))
-    lines = [heading("Next best")]
-    for name, cells in zip(("", *names), (titles, *figures), strict=True):
-        cells = [cell.rjust(size) for cell, size in zip(cells[:-1], widths, strict=False)] + [cells[-1]]
-        lines.append(Text("  ".join((name.ljust(longest), *cells))))
+    varying = [name for name in ("hw", *KNOWN) if len({str(row.get(name)) for row in (content["best"], *rows)}) > 1]
+    names = [_named(row, [name for name in varying if name not in SAID]) for row in rows]
+    room = width - sum(widths) - 2 * len(widths)
+    apart = max(map(len, names)) > room  # then a name has a line of its own
+    first = 2 if apart else max(map(len, names))
+    lines = [heading("Next best"), _cells(" " * first, titles, widths)]
     lines[1].stylize("dim")
+    for name, cells in zip(names, figures, strict=True):
+        lines += [Text(crop_right(name, width))] if apart else []
+        lines.append(_cells(" " * first if apart else name.ljust(first), cells, widths))
     return lines
 
 
-def _named(row: Mapping[str, Any]) -> str:
-    """What tells a row from the others."""
+def _cells(name: str, cells: Sequence[str], widths: Sequence[int]) -> Text:
+    """A line of the table; the last cell is a text."""
+    figures = [cell.rjust(size) for cell, size in zip(cells[:-1], widths[:-1], strict=True)]
+    return Text("  ".join((name, *figures, cells[-1])))
+
+
+def _named(row: Mapping[str, Any], varying: Sequence[str]) -> str:
+    """What tells a row from the others: the plan, and the options that are not the same for all."""
     if "ratio" in row:
-        halves = (f"{row[name]['instances']} x {_short(row[name])}" for name in HALVES)
-        return " + ".join(halves)
-    return " ".join((_short(row), *other_flags(row)))
+        plan = " + ".join(f"{row[name]['instances']} x {_short(row[name])}" for name in HALVES)
+    else:
+        plan = _short(row)
+    return " ".join((plan, *(f"{name.replace('_', '-')} {row.get(name)}" for name in varying)))
 
 
 def _short(side: Mapping[str, Any]) -> str:
@@ -165,12 +174,20 @@ def degrees(side: Mapping[str, Any]) -> list[tuple[str, int]]:
 
 
 def other_flags(row: Mapping[str, Any]) -> Iterator[str]:
-    """Options that a row has beside the plan, as flags."""
-    for name in OTHER:
-        value = row.get(name)
-        if value not in (None, "auto", ()) and name != "hw":
-            value = " ".join(value) if isinstance(value, (list, tuple)) else value
-            yield f"--{name.replace('_', '-')} {value}"
+    """Options that a row has beside the plan, as flags; not what is usual.
+
+    >>> [*other_flags({"tp": 2, "quant": "fp8", "dcp": 2, "sequence_parallel": False, "kernel": ("attention=fa3",)})]
+    ['--dcp 2', '--quant fp8', '--kernel attention=fa3']
+    """
+    for name in (name for name in KNOWN if name in row and name not in SAID):
+        value = row[name]
+        if name == "reuse":
+            yield "--no-reuse"
+        elif value is True:
+            yield flag(name)
+        elif value not in (None, False, "auto", ()):
+            pairs = [f"{key}={each}" for key, each in value.items()] if isinstance(value, Mapping) else value
+            yield " ".join((flag(name), *(pairs if isinstance(pairs, (list, tuple)) else (str(pairs),))))
 
 
 def _plans(plans: Mapping[str, Any], width: int) -> list[Text]:

@@ -44,9 +44,12 @@ SLACK = 0.999
 class Bounds:
     """Of one model, precision and machine; `answer`: that of the plan with one device."""
 
-    def __init__(self, answer: Answer, batch: np.ndarray, limits: Limits) -> None:
-        """`batch`: the numbers of sequences that may be tried, in order."""
-        self.answer, self.batch, self.limits = answer, batch, limits
+    def __init__(
+        self, answer: Answer, batch: np.ndarray, limits: Limits, *, dcp: int = 1, sequence_parallel: bool = False
+    ) -> None:
+        """`batch`: the numbers of sequences that may be tried, in order. The others: of all plans."""
+        self.answer, self.batch, self.limits, self.dcp = answer, batch, limits, dcp
+        self.summed = not sequence_parallel and answer.request.given.get("overlap", "none") == "none"
         self.hw, self.facts, self.work = answer.hw, answer.facts, answer.work
         self.peak = max(self.hw.peak(fmt) for fmt in self.hw.peaks)
 
@@ -81,7 +84,7 @@ class Bounds:
     def _sums(self, plan: Mapping[str, int]) -> np.ndarray | float:
         """Seconds of one sum over the tensor-parallel ranks in every layer that has a KV cache."""
         layers = len({layer for cache in self.facts.caches for layer in cache.layers})
-        if plan["tp"] == 1 or not layers or self.answer.request.given.get("overlap", "none") != "none":
+        if plan["tp"] == 1 or not layers or not self.summed:
             return 0.0
         tokens = np.ceil(self.batch / (plan["dp"] * plan["pp"])) * (self.work.mtp + 1)
         nbytes = tokens * bytes_of(self.facts.hidden, self.facts.dtype)
@@ -133,5 +136,5 @@ class Bounds:
         weights = [replace(g, nbytes=ceil(g.nbytes / ranks.get(g.split, 1))) for g in self.facts.weights]
         total = sum(stage_weights(weights, pipeline, stage) for stage in range(plan["pp"])) / plan["pp"]
         length = self.work.input_len + self.work.output_len
-        cache = sum(c.nbytes(length) / (plan["tp"] if c.split else 1) for c in self.facts.caches)
+        cache = sum(c.nbytes(length) / (plan["tp"] if c.split else 1) for c in self.facts.caches) / self.dcp
         return (total + self.batch / plan["dp"] * cache / plan["pp"]) * SLACK

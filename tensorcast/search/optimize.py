@@ -156,16 +156,16 @@ class Search:
         self.name, self.batch = answer.facts.name, np.array(batch)
         self.notes |= dict.fromkeys(answer.remarks())
         weight, extra = self.goal.weight(answer.hw), self.goal.figures(answer.hw)
-        bounds = self._bounds(answer)
+        bounds = self._bounds(answer, variant)
         near = max((tier.devices for tier in answer.hw.topology.tiers if tier.devices <= RACK), default=RACK)
         for plan in candidate_plans(answer.facts, self.devices, near, asked):
             most, hint = bounds(plan)
             order = (-most * weight, -hint, len(self.candidates))
             self.candidates.append(Candidate(order, variant, plan, weight, extra))
 
-    def _bounds(self, answer: Answer) -> Callable[[Mapping[str, int]], tuple[float, float]]:
+    def _bounds(self, answer: Answer, variant: Variant) -> Callable[[Mapping[str, int]], tuple[float, float]]:
         """As `Bounds.throughput`."""
-        return Bounds(answer, self.batch, self.limits).throughput
+        return Bounds(answer, self.batch, self.limits, **variant.within).throughput
 
     def run(self, asked: Mapping[str, Any]) -> Optimum:
         if not self.candidates:
@@ -229,7 +229,8 @@ class Search:
             self.ruled_out += 1
             return
         plan = candidate.plan
-        options = {"hw": candidate.variant.fixed["hw"], **plan, **shown(candidate.variant)}
+        machine, options = shown(candidate.variant)
+        options = {**machine, **plan, **options}
         row = best_row(options, columns, self.limits, candidate.weight, candidate.extra, devices_of(plan))
         if row is None:
             self.refused[str(columns["reason"][0])] += 1
@@ -242,10 +243,11 @@ def _all(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     return [call() for call in calls]
 
 
-def shown(variant: Variant) -> dict[str, Any]:
-    """Options that tell variants apart, beside the plan."""
-    left_out = ("hw", *ONE_WORK)
-    return {"quant": "auto"} | {name: value for name, value in variant.fixed.items() if name not in left_out}
+def shown(variant: Variant) -> tuple[dict[str, str], dict[str, Any]]:
+    """The machine's name, and the options that tell variants apart beside the plan."""
+    hw, left_out = variant.fixed["hw"], ("hw", *ONE_WORK)
+    options = {name: value for name, value in variant.fixed.items() if name not in left_out}
+    return {"hw": str(getattr(hw, "name", hw))}, {"quant": "auto"} | options
 
 
 def _said(plan: Mapping[str, int]) -> str:

@@ -1,0 +1,98 @@
+"""Bounds of `optimize`: no plan is worth more, and leaving plans out by them changes no answer."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tensorcast as tc
+from tensorcast.search.bounds import Bounds
+from tensorcast.search.group import Group
+from tensorcast.search.models import Models
+from tensorcast.search.objective import Limits
+from tensorcast.search.optimize import GRIDS
+from tensorcast.search.optimum import best_row
+from tensorcast.search.plans import candidate_plans, devices_of
+from tensorcast.search.variant import Variant
+
+LLM = Path(__file__).parents[3] / "shared/model_configs/llm"
+PLAN = ("tp", "pp", "dp", "ep")
+WORK = {"input_len": 1024, "output_len": 64}
+DENSE = {"model": "llama-3.1-8b", "hw": "h100-sxm", **WORK}
+MOE = {"model": "qwen3-30b-a3b", "hw": "h100-sxm", "layers": 4, **WORK}
+BATCH = np.array([1, 3, 8, 64, 512, 2048])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory):
+    """Models are traced once for all tests of this file, and not found from before."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TENSORCAST_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+SKEWED = {
+    "dense": DENSE,
+    "long prompts, two tokens": {"model": "llama-3.1-8b", "hw": "a100-sxm-80g", "input_len": 8192, "output_len": 2},
+    "tied embeddings": {"model": "llama-3.2-1b", "hw": "h100-sxm", "input_len": 64, "output_len": 512},
+    "int4 weights": {**DENSE, "hw": "h200-sxm", "quant": "w4a16"},
+    "Ascend": {**DENSE, "hw": "ascend-910b2", "quant": "w8a8"},
+    "MLA, drafts": {"model": "deepseek-v3", "hw": "h200-sxm", "layers": 4, "mtp": 3, "acceptance_rate": 1.0, **WORK},
+    "shared caches": {**DENSE, "model": "deepseek-v2-lite", "layers": 4, "dcp": 2},
+    "parts of the tokens": {**DENSE, "sequence_parallel": True, "input_len": 64},
+    "prefix": {"model": "llama-3.1-8b", "hw": "h100-sxm", "prefix_len": 4095, "input_len": 4096, "output_len": 4},
+    "uneven experts": {**MOE, "moe_imbalance": "power-law:1.2"},
+    "state space": {
+        "model": str(LLM / "nvidia--Nemotron-H-56B-Base-8K_config.json"), "hw": "h200-sxm", "layers": 12, **WORK,
+    },
+}  # fmt: skip
+
+
+def unpruned(asked: dict, mode: str, limits: Limits, devices: int, batch: np.ndarray):
+    """(plan, the most its bound allows, its best row) of every plan, each priced on its own."""
+    variant = Variant(asked, GRIDS[mode], True, Models())
+    answer = variant.answer(None)
+    bounds = Bounds(answer, batch, limits, **variant.within)
+    columns = {name: np.full(len(batch), value) for name, value in variant.variables.items()} | {"batch": batch}
+    for plan in candidate_plans(answer.facts, devices, 8, {}):
+        found = Group({**variant.options, **plan}, kind=GRIDS[mode]).columns(columns)
+        row = best_row(plan, found, limits, 1.0, {}, devices_of(plan))
+        if row is not None:
+            yield plan, bounds.throughput(plan)[0], row
+
+
+@pytest.mark.parametrize("name", SKEWED)
+def test_no_plan_beats_its_bound_and_the_pruned_search_agrees(name: str) -> None:
+    asked = SKEWED[name]
+    devices = 2 if "experts" in name or "MLA" in name else 4
+    if "/" in asked["model"] and not Path(asked["model"]).is_file():
+        pytest.skip("the folder of published configurations is not here")
+    for mode, limits in itertools.product(("static", "aggregated"), (Limits(), Limits(0.6, 0.02, 0.1))):
+        if mode == "aggregated" and "prefix_len" in asked:
+            continue
+        found = [*unpruned(asked, mode, limits, devices, BATCH)]
+        assert found
+        for plan, most, row in found:
+            assert row.miss > 0 or row.worth <= most, (mode, limits, plan)
+        best = sorted((row for _, _, row in found), key=lambda row: row.order)
+        said = {"ttft_s": limits.ttft_s, "tpot_s": limits.tpot_s, "memory_headroom": limits.headroom}
+        searched = tc.optimize(**asked, devices=devices, mode=mode, batch=BATCH, top=2, jobs=1, **said)
+        met = [row for row in best if row.miss == 0][:2] or best[:1]
+        for row, other in zip(searched.rows[: len(met)], met, strict=True):
+            assert [row.options[n] for n in PLAN] == [other.options[n] for n in PLAN]
+            assert (row.worth, row.miss) == pytest.approx((other.worth, other.miss), rel=1e-12)
+            assert row.binding == other.binding
+
+
+def test_plans_that_are_ruled_out_are_worse_than_those_shown() -> None:
+    limits = {"ttft_s": 1.0, "tpot_s": 0.02}
+    searched = tc.optimize(**MOE, devices=8, top=2, jobs=1, batch=BATCH, **limits)
+    assert searched.ruled_out > 0
+    shown = {tuple(row.options[n] for n in PLAN) for row in searched.rows}
+    found = [*unpruned(MOE, "aggregated", Limits(1.0, 0.02), 8, BATCH)]
+    out = [row for plan, _, row in found if tuple(plan[n] for n in PLAN) not in shown]
+    assert len(out) == searched.ruled_out
+    assert all(row.miss > 0 or row.worth <= searched.rows[1].worth for row in out)
