@@ -68,7 +68,8 @@ class Activations:
                 after = max(after, behind + alive)
             else:
                 inside = max(inside, alive)
-        return cls(dict(kept), dict(entered), before, behind, inside, after, float(Footprint(piece).at(batch, tokens, 0)[1][0]))
+        workspace = float(Footprint(piece).at(batch, tokens, 0)[1][0])
+        return cls(dict(kept), dict(entered), before, behind, inside, after, workspace)
 
     def peak(self, pipeline: Pipeline, stage: int, full: bool) -> float:
         """Most bytes in use on a stage: what its micro-batches in flight keep, and the gradients of one of them."""

