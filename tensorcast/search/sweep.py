@@ -95,6 +95,8 @@ def run(
     from tensorcast.search.store import Store
 
     with Store(out, space, resume) as store:
+        for note in store.notes if progress is not None else ():
+            progress(note, None)
         missing = (shard for shard in space.shards() if not store.done(shard))
         for shard, table in _told(space, team.run(missing, work), progress, store.rows):
             store.write(shard, table)
