@@ -74,7 +74,12 @@ class Piece:
         """Value of every monomial: [monomials, configurations]."""
         values = np.broadcast_arrays(*(np.asarray(v, dtype=float) for v in (batch, tokens, past)))
         flat = [v.reshape(-1) for v in values]
-        return np.stack([np.prod([v**e for v, e in zip(flat, m, strict=True)], axis=0) for m in self.monomials])
+        out = np.ones((len(self.monomials), flat[0].size))
+        for row, exponents in zip(out, self.monomials, strict=True):
+            for v, exponent in zip(flat, exponents, strict=True):
+                for _ in range(exponent):
+                    row *= v
+        return out
 
     def to_dict(self) -> dict:
         return {

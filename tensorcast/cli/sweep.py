@@ -37,7 +37,7 @@ SECTIONS = {
 )
 @click.option("--no-cache", is_flag=True, help="Neither read nor write the cache of traced models.")
 @option("--executor", help="Where it runs: local, or dask://HOST:PORT.  [default: this process]")
-@option("--jobs", type=Whole(), help="Processes on this machine.  [default: 1]")
+@option("--jobs", type=Whole(), help="Processes on this machine.  [default: its cores, for large spaces]")
 @option("--out", type=NonEmpty("DIR"), help="Keep the rows as a Parquet dataset in this folder.")
 @click.option("--resume", is_flag=True, help="Go on with the sweep in --out.")
 @option("--csv", "csv_file", type=NonEmpty("FILE"), help="Write one line per configuration; - is standard output.")
@@ -90,7 +90,7 @@ def command(
     )
     with _sinks(csv_file, json_file) as sinks:
         with bar(quiet) as report:
-            for table in run(space, executor, out, resume, jobs or 1, not no_cache, report):
+            for table in run(space, executor, out, resume, jobs, not no_cache, report):
                 for sink in (summary, *sinks):
                     sink.add(table)
         summary.check()

@@ -8,6 +8,7 @@ meets, and the running sum of their seconds gives each configuration its own str
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,6 +51,7 @@ class Grid:
             except Missing as missing:
                 self.answer.cover(missing.points)
                 self._prices.clear()
+                self.__dict__.pop("_machine", None)
 
     def _memory(self, cases: Cases) -> dict[str, np.ndarray]:
         capacity = Capacity(self.answer, self.shape)
@@ -139,6 +141,7 @@ class Grid:
         batch = self.shape.pass_batch(cases)
         tokens, start, steps = self.shape.decode_span(cases)
         first, head = distinct(batch, tokens)
+        micro_batches = self.shape.micro_batches(cases)
         out = np.empty(len(cases))
         for spans in joined_spans(head, start, start + steps, POINTS):
             at = first[spans.head][spans.where]
@@ -149,11 +152,13 @@ class Grid:
             found = self._table("decode", points).at(*points, (one, which))
             rows = spans.cases
             begin = start[rows] + (spans.offset - spans.start)[spans.span]
-            device, slot = (_stretches(v, begin, steps[rows]) for v in (found.device, found.slot))
-            slowest = np.argmax(device, axis=0), np.arange(len(rows))
-            micro = self.shape.micro_batches(cases)[rows]
+            slot = _stretches(found.slot, begin, steps[rows])
+            if len(slot) > 1:
+                device = _stretches(found.device, begin, steps[rows])
+                slot = slot[np.argmax(device, axis=0), np.arange(len(rows))]
+            micro = micro_batches[rows]
             # In a steady state a stage waits for the others where there are fewer micro-batches than stages.
-            out[rows] = slot[slowest] / steps[rows] * np.maximum(micro, self.shape.plan.pp)
+            out[rows] = slot.reshape(-1) / steps[rows] * np.maximum(micro, self.shape.plan.pp)
         return out
 
     def _table(self, name: str, points) -> Prices:
@@ -163,7 +168,7 @@ class Grid:
             self._prices[name] = Prices(name, self.answer.deployed.tables[name], self._machine)
         return self._prices[name]
 
-    @property
+    @cached_property
     def _machine(self) -> Machine:
         facts, request = self.answer.facts, self.request
         pipeline = self.answer.pipeline()

@@ -6,9 +6,13 @@ the cache. So a row is priced once for each combination of the variables it depe
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +21,9 @@ from tensorcast.cost.pricing import time_of_row
 from tensorcast.optable import OpTable, Piece, Row
 from tensorcast.search.cases import distinct
 
-BLOCK = 16384  # points at a time: what is computed on the way stays in the processor's cache
+BLOCK = 32768  # points at a time: what is computed on the way mostly stays in the processor's cache
+THREADED = 4
+"""Blocks from which on several threads share them."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ class PiecePrices:
         return np.array([[count_of(r, pipeline, stage) for r in self.rows] for stage in self.machine.stages], float)
 
     @cached_property
-    def by_variables(self) -> Mapping[tuple[bool, bool, bool], list[tuple[int, dict[str, np.ndarray]]]]:
+    def by_variables(self) -> Mapping[tuple[bool, bool, bool], list[tuple[int, dict[str, Any]]]]:
         """Which of (batch, tokens, past) rows depend on → (row number, coefficients of its sizes)."""
         powers = np.array(self.piece.monomials)
         found: dict[tuple[bool, bool, bool], list] = {}
@@ -112,7 +118,8 @@ class PiecePrices:
             for name, coefficients in row.dims.items():
                 c = np.asarray(coefficients, dtype=float)
                 varies = (c != 0) & (powers > 0).any(axis=1)
-                sizes[name] = c if varies.any() else c.sum()  # a number, where it is one for all points
+                # A number, where it is one for all points.
+                sizes[name] = [(number, c[number]) for number in np.flatnonzero(c)] if varies.any() else c.sum()
                 used |= varies
             found.setdefault(tuple((powers[used] > 0).any(axis=0)), []).append((number, sizes))
         return found
@@ -142,14 +149,44 @@ class PiecePrices:
     def _rows(self, rows: Iterable, points: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """([stages, points] seconds of these rows, [stages] their launches)"""
         total, started = np.zeros((len(self.counts), len(points[0]))), np.zeros(len(self.counts))
-        for start in range(0, len(points[0]), BLOCK):
+
+        def block(start: int) -> None:
             part = slice(start, start + BLOCK)
             basis = self.piece.basis(*(column[part] for column in points))
             for number, sizes in rows:
-                dims = {name: c if c.ndim == 0 else c @ basis for name, c in sizes.items()}
+                dims = {name: _size(terms, basis) for name, terms in sizes.items()}
                 time = time_of_row(self.rows[number], dims, self.machine.hw)
                 counts = self.counts[:, number]
                 total[:, part] += counts[:, None] * time.seconds
                 if start == 0:
-                    started += counts * float(np.mean(time.launches))
+                    started[:] += counts * float(np.mean(time.launches))
+
+        starts = range(0, len(points[0]), BLOCK)
+        threads = _threads() if len(starts) >= THREADED else None
+        if threads is None:
+            for start in starts:
+                block(start)
+        else:  # NumPy lets other threads run while it computes
+            list(threads.map(block, starts))
         return total, started
+
+
+def _size(terms: Any, basis: np.ndarray) -> Any:
+    """A size at the points of `basis`: a number, or the sum of (monomial, coefficient)s, of which most have one."""
+    if not isinstance(terms, list):
+        return terms
+    (first, coefficient), *rest = terms
+    out = basis[first] * coefficient
+    for number, coefficient in rest:
+        out += basis[number] * coefficient
+    return out
+
+
+@cache
+def _threads() -> ThreadPoolExecutor | None:
+    """One a core; None in a process of several that share them."""
+    return None if multiprocessing.parent_process() else ThreadPoolExecutor(os.cpu_count())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_threads.cache_clear)  # threads stay with the parent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -21,18 +22,18 @@ class Spans:
     cases: np.ndarray
     span: np.ndarray
 
-    @property
+    @cached_property
     def offset(self) -> np.ndarray:
         """Position of each span's first number, all numbers in a row."""
         lengths = self.stop - self.start
         return np.cumsum(lengths) - lengths
 
-    @property
+    @cached_property
     def where(self) -> np.ndarray:
         """For every number the span it belongs to."""
         return np.repeat(np.arange(len(self.start)), self.stop - self.start)
 
-    @property
+    @cached_property
     def numbers(self) -> np.ndarray:
         where = self.where
         return np.arange(len(where)) + (self.start - self.offset)[where]

@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tensorcast.errors import InputError
-from tensorcast.search.executors import Here, executor_named
+from tensorcast.search.executors import LOCAL, Here, executor_named
 from tensorcast.search.frame import evaluate, schema, to_pandas
 from tensorcast.search.space import MOST_ROWS, Shard, Space
 from tensorcast.search.summary import Summary
+from tensorcast.search.tables import prepare
 
 if TYPE_CHECKING:
     import pandas
 
+WORTH_SHARING = 4096
+"""Configurations from which on several processes share a sweep unless told."""
+MOST_PREPARED = 1000
+"""Groups whose tables are traced before all else; of more, each traces its own when its turn comes."""
 Progress = Callable[[str, "float | None"], None]
 Done = Generator[tuple[Shard, pa.Table], None, None]
 
@@ -31,7 +36,7 @@ def sweep(
     executor: Any = None,
     out: str | os.PathLike | None = None,
     resume: bool = False,
-    jobs: int = 1,
+    jobs: int | None = None,
     cache: bool = True,
     progress: Progress | None = None,
     **options: Any,
@@ -40,7 +45,8 @@ def sweep(
 
     `model`, `hw` and the options of `tc.simulate` take a value, or a list, tuple, range or array of values; a number
     also a text such as "1:512:x2". `space`: the path of a YAML file, a mapping, a list of mappings (their union) or a
-    Space, in place of options or beside them. `executor`: None, "local", "dask://HOST:PORT" …; `jobs`: processes here.
+    Space, in place of options or beside them. `executor`: None, "local", "dask://HOST:PORT" …; `jobs`: processes here;
+    unless told, as many as there are cores where the space is large enough to share out.
     `out`: a folder for the rows as Parquet, which `resume=True` continues. `progress`: called with (text, share done).
 
     A configuration that cannot be has its `reason`, NaN for figures and NA for `fits`. Raises InputError for a space
@@ -75,7 +81,7 @@ def run(
     executor: Any = None,
     out: str | os.PathLike | None = None,
     resume: bool = False,
-    jobs: int = 1,
+    jobs: int | None = None,
     cache: bool = True,
     progress: Progress | None = None,
 ) -> Iterator[pa.Table]:
@@ -86,7 +92,12 @@ def run(
     space.check()
     if out is None and resume:
         raise InputError("--resume continues what a run has written: it needs --out")
+    local = executor in (None, LOCAL)
+    if jobs is None:
+        jobs = min(os.cpu_count() or 1, space.groups) if local and len(space) >= WORTH_SHARING and space.plain else 1
     team, work = executor_named(executor, jobs), partial(evaluate, cache=cache)
+    if local and cache and 1 < space.groups <= MOST_PREPARED:
+        prepare(space.shards(len(space)), progress)
     if isinstance(team, Here) and progress is not None:
         work = partial(work, progress=lambda text, _=None: progress(text, None))  # a share of a shard is none of all
     if out is None:
