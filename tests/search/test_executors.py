@@ -65,7 +65,8 @@ def test_every_shard_is_computed_once(jobs) -> None:
     pairs = list(executor_named(None, jobs).run(space(20).shards(), plain))
     assert degrees(pairs) == list(range(1, 21))
     processes = {table["process"][0].as_py() for _, table in pairs}
-    assert processes == {os.getpid()} if jobs == 1 else len(processes - {os.getpid()}) == jobs
+    # How many of the processes take part is the system's affair where each shard is a moment's work.
+    assert processes == {os.getpid()} if jobs == 1 else os.getpid() not in processes and len(processes) <= jobs
 
 
 def test_no_more_shards_are_taken_than_workers_can_have_under_way() -> None:
