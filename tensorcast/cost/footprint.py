@@ -38,7 +38,8 @@ class Footprint:
         for start in range(0, len(peak), BLOCK):
             part = slice(start, start + BLOCK)
             basis = self.piece.basis(*(column[part] for column in points))
-            peak[part] = np.max(self._memory @ basis, axis=0, initial=0.0)
+            # Not `@`: for sizes like these BLAS only keeps its threads spinning beside the other processes.
+            peak[part] = np.max(np.einsum("rm,mn->rn", self._memory, basis), axis=0, initial=0.0)
             for row in self._scratch:
                 workspace[part] = np.maximum(workspace[part], _workspace(row, basis))
         return peak, workspace

@@ -78,7 +78,7 @@ class Group:
         count = len(next(iter(variables.values())))
         reason = np.full(count, "", dtype=object)
         try:
-            if not self._is_grid():
+            if not self.together:
                 return self._one_by_one(variables, count)
             cases = self._checked(variables, reason)
             good = np.flatnonzero(reason == "")
@@ -91,7 +91,8 @@ class Group:
         found |= {name: getattr(cases, name)[good] for name in WORK}
         return {name: _spread(values, good, count) for name, values in found.items()} | {"reason": reason}
 
-    def _is_grid(self) -> bool:
+    @cached_property
+    def together(self) -> bool:
         """Whether all configurations can be priced together; InputError where one by one is not the same either."""
         work, phases = self.request.work, self.request.source.phases
         apart = {

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
+from tensorcast.answer import Answer
 from tensorcast.errors import TensorcastError
 from tensorcast.search.forks import CAN_FORK, Forks, LostChild
 from tensorcast.search.group import Group
@@ -27,6 +28,8 @@ def prepare(shards: Iterable[Shard], progress: Callable[[str, float | None], Non
     for shard in shards:
         group = Group(shard.fixed)
         with suppress(TensorcastError):
+            if not group.together:
+                continue
             key = disk.key_of(group.request.cache_key(), group.request.sources.files())
             if key not in missing and not disk.known(key):
                 missing[key], firsts[key] = group, shard
@@ -49,8 +52,8 @@ def prepare(shards: Iterable[Shard], progress: Callable[[str, float | None], Non
 
 
 def _trace(shard: Shard, ready: Any) -> bool:
-    """Price the shard's first configuration; whether the sizes in its tables are polynomials."""
-    group = Group(shard.fixed, ready=ready)
-    group.columns({name: values[:1] for name, values in shard.variables().items()} or {"batch": [1]})
-    deployed = group.deployed
-    return deployed is not None and all(len(table.pieces) == 1 for table in deployed.tables.values())
+    """Trace the shard's first configuration; whether the sizes in its tables are polynomials."""
+    request = Group(shard.fixed).request
+    first = {name: values[0].item() for name, values in shard.variables().items()}
+    found = Answer(request.doing(**first), ready=ready).traced
+    return all(len(table.pieces) == 1 for table in found.tables.values())
