@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -72,7 +73,11 @@ def _prepare(evaluate: Evaluate, shard: Shard) -> None:
 
 
 def _begin(parent: int) -> None:
-    """What a process does first: one thread for numbers, no traceback of its own on Ctrl-C, an end with its parent."""
+    """What a process does first: one thread for numbers, no traceback of its own on Ctrl-C, an end with its parent.
+
+    And what the parent made is not looked through for garbage, nor copied for that.
+    """
+    gc.freeze()
     os.environ["OMP_NUM_THREADS"] = "1"
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)

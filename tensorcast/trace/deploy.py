@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tensorcast.custom.sources import NONE, Sources
@@ -40,9 +41,7 @@ def deploy(
     """
     say = progress or (lambda text, share: None)
     say("loading torch and the model's code", 0.0)
-    collecting = gc.isenabled()
-    gc.disable()  # imports make millions of objects that live on; looking through them again and again costs a fifth
-    try:
+    with _uncollected():
         from tensorcast.trace.facts import facts_of
         from tensorcast.trace.readings import layout_of
         from tensorcast.trace.run import trace_images, trace_step
@@ -80,9 +79,6 @@ def deploy(
         own = own_operators()
         used = {row.op for table in tables.values() for piece in table.pieces for row in piece.rows}
         return DeployedModel(facts, tables, own_operators=not own.isdisjoint(used))
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def whole_model(
@@ -92,16 +88,29 @@ def whole_model(
 
     A kernel that was asked for may depend on the plan, and a pipeline of the user's own knows no such stop.
     """
-    from tensorcast.pipelines import get_model_profile, pipeline_of
-    from tensorcast.transformer_model import Deployment, TransformerModel
-
     if deployment["kernels"]:
         return None
-    blueprint = _blueprint(source, sources, dtype, trust_remote_code, lambda text, share: None)
-    kind = blueprint.model_type
-    if blueprint.kind == "diffusers" or pipeline_of(kind) is not None or get_model_profile(kind).kernels:
-        return None
-    return TransformerModel(blueprint, Deployment(**{**deployment, "plan": ParallelPlan()}), whole=True)
+    with _uncollected():
+        from tensorcast.pipelines import get_model_profile, pipeline_of
+        from tensorcast.transformer_model import Deployment, TransformerModel
+
+        blueprint = _blueprint(source, sources, dtype, trust_remote_code, lambda text, share: None)
+        kind = blueprint.model_type
+        if blueprint.kind == "diffusers" or pipeline_of(kind) is not None or get_model_profile(kind).kernels:
+            return None
+        return TransformerModel(blueprint, Deployment(**{**deployment, "plan": ParallelPlan()}), whole=True)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Imports make millions of objects that live on; looking through them again and again costs a fifth."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _blueprint(source: ModelSource, sources: Sources, dtype: str | None, trust_remote_code: bool, say: Progress):
