@@ -38,7 +38,7 @@ def main() -> None:
     steps = Steps(8, (1,) * CONFIGURATIONS, tuple(range(1, CONFIGURATIONS + 1)), weight=1 / CONFIGURATIONS)
     pipeline = Pipeline(layers=answer.facts.layers)
     table = answer.deployed.tables["decode"]
-    spent = median(timed(lambda: evaluate(table, steps, answer.hw, pipeline=pipeline, eager=False)) for _ in range(5))
+    spent = median(timed(lambda: evaluate([(table, steps)], answer.hw, pipeline=pipeline, eager=False)) for _ in range(5))
     print(f"price {CONFIGURATIONS:,} decode configurations of deepseek-v3   {spent:6.1f}   budget 500")
 
 
