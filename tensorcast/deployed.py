@@ -106,6 +106,11 @@ class DeployedModel:
     tables: Mapping[str, OpTable] = field(default_factory=dict)
     own_operators: bool = False
 
+    @property
+    def polynomial(self) -> bool:
+        """Whether the sizes in all tables are polynomials, each by one piece."""
+        return all(table.polynomial for table in self.tables.values())
+
     def to_dict(self) -> dict:
         tables = {k: t.to_dict() for k, t in self.tables.items()}
         return {"facts": self.facts.to_dict(), "tables": tables, "own_operators": self.own_operators}

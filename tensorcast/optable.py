@@ -110,6 +110,11 @@ class OpTable:
         """The piece that holds at a point, or None: the table must be extended there."""
         return next((p for p in self.pieces if p.covers((batch, tokens, past))), None)
 
+    @property
+    def polynomial(self) -> bool:
+        """Whether one piece of sizes that vary holds for every workload; not where single points were traced."""
+        return len(self.pieces) == 1 and any(any(exponents) for exponents in self.pieces[0].monomials)
+
     def covers_between(self, low: tuple[int, int, int], high: tuple[int, int, int]) -> bool:
         """Whether one piece holds at both points, and so at every point between them."""
         return any(piece.covers(low) and piece.covers(high) for piece in self.pieces)

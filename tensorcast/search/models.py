@@ -15,15 +15,18 @@ class Models:
 
     def __init__(self) -> None:
         self._known: dict[str, Any] = {}
+        self._polynomial: set[str] = set()
 
-    def whole_for(self, request: Request, cache: bool, polynomial: bool) -> Any:
-        """`trace.deploy.whole_model`; None where the plan's tables are on disk, or the model cannot be made so.
+    def shown(self, request: Request, polynomial: bool) -> None:
+        """What the tables of the request's plan have shown of the model: that the sizes in them are polynomials."""
+        if polynomial:
+            self._polynomial.add(_but_the_plan(request))
 
-        `polynomial`: the sizes of all its operators are, as the tables of another plan have shown.
-        """
+    def whole_for(self, request: Request, cache: bool) -> Any:
+        """`trace.deploy.whole_model`; None where the plan's tables are on disk, or the model cannot be made so."""
         if cache and disk.known(disk.key_of(request.cache_key(), request.sources.files())):
             return None
-        key = json.dumps({**request.cache_key(), "plan": ""}, sort_keys=True, default=str)
+        key = _but_the_plan(request)
         if key not in self._known:
             from tensorcast.trace.deploy import whole_model
 
@@ -32,8 +35,12 @@ class Models:
                     request.source, request.deployment(), sources=request.sources, dtype=request.dtype,
                     trust_remote_code=request.trust_remote_code,
                 )  # fmt: skip
-                if self._known[key] is not None:
-                    self._known[key].polynomial = polynomial
             except TensorcastError:  # who builds it for its own plan says why
                 self._known[key] = None
+        if self._known[key] is not None:
+            self._known[key].polynomial = key in self._polynomial
         return self._known[key]
+
+
+def _but_the_plan(request: Request) -> str:
+    return json.dumps({**request.cache_key(), "plan": ""}, sort_keys=True, default=str)

@@ -12,7 +12,7 @@ from typing import Any
 
 from tensorcast.answer import Answer
 from tensorcast.errors import TensorcastError
-from tensorcast.search.forks import CAN_FORK, Forks, LostChild
+from tensorcast.search.forks import CAN_FORK, Forks
 from tensorcast.search.group import Group
 from tensorcast.search.models import Models
 from tensorcast.search.space import Shard
@@ -35,7 +35,7 @@ def prepare(shards: Iterable[Shard], progress: Callable[[str, float | None], Non
                 missing[key], firsts[key] = group, shard
     if len(missing) < 2:
         return
-    forks, models, polynomial = Forks(), Models(), False
+    forks, models = Forks(), Models()
     left = list(missing)
     try:
         while left or len(forks):
@@ -43,10 +43,10 @@ def prepare(shards: Iterable[Shard], progress: Callable[[str, float | None], Non
                 key = left.pop(0)
                 if progress is not None:
                     progress("tracing the models", 1 - len(left) / len(missing))
-                ready = models.whole_for(missing[key].request, True, polynomial)
-                forks.start(key, _trace, firsts[key], ready)
-            with suppress(TensorcastError, LostChild):
-                polynomial = forks.next()[1] or polynomial
+                forks.start(key, _trace, firsts[key], models.whole_for(missing[key].request, cache=True))
+            with suppress(TensorcastError):
+                key, polynomial = forks.next()
+                models.shown(missing[key].request, polynomial)
     finally:
         forks.stop()
 
@@ -55,5 +55,4 @@ def _trace(shard: Shard, ready: Any) -> bool:
     """Trace the shard's first configuration; whether the sizes in its tables are polynomials."""
     request = Group(shard.fixed).request
     first = {name: values[0].item() for name, values in shard.variables().items()}
-    found = Answer(request.doing(**first), ready=ready).traced
-    return all(len(table.pieces) == 1 for table in found.tables.values())
+    return Answer(request.doing(**first), ready=ready).traced.polynomial

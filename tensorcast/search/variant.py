@@ -36,7 +36,7 @@ class Variant:
 
     def __init__(self, fixed: Mapping[str, Any], grid: type[Grid], cache: bool, models: Models) -> None:
         self.fixed = {name: value for name, value in fixed.items() if value is not None}
-        self.grid, self.cache, self.models, self.polynomial = grid, cache, models, False
+        self.grid, self.cache, self.models = grid, cache, models
         self.variables = {name: value for name, value in self.fixed.items() if name in VARIABLES}
         self.asked = {name: value for name, value in self.fixed.items() if name != "strict"}  # refuses figures alone
         self.options = {name: value for name, value in self.fixed.items() if name not in VARIABLES}
@@ -51,7 +51,7 @@ class Variant:
             what = ", ".join(request.source.phases)
             raise InputError(f"optimize is for models that generate text; {request.source.name} has {what}: try sweep")
         found = Answer(request, cache=self.cache, progress=progress)
-        self.polynomial = all(len(table.pieces) == 1 for table in found.deployed.tables.values())
+        self.models.shown(request, found.traced.polynomial)
         return found
 
     @property
@@ -62,7 +62,7 @@ class Variant:
     def whole(self, plan: Mapping[str, int]) -> Any:
         """The model to cut for the plan; None where its tables are known or it has to be built anew."""
         try:
-            return self.models.whole_for(self.group(plan).request, self.cache, self.polynomial)
+            return self.models.whole_for(self.group(plan).request, self.cache)
         except TensorcastError:
             return None
 
