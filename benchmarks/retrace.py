@@ -13,7 +13,8 @@ from time import perf_counter
 
 import tensorcast as tc
 from tensorcast.answer import Answer
-from tensorcast.cost.phase import Pipeline, Steps, evaluate
+from tensorcast.cost.passes import Pipeline, Steps
+from tensorcast.cost.phase import evaluate
 from tensorcast.request import Request
 from tensorcast.trace.run import trace_step
 
@@ -38,7 +39,9 @@ def main() -> None:
     steps = Steps(8, (1,) * CONFIGURATIONS, tuple(range(1, CONFIGURATIONS + 1)), weight=1 / CONFIGURATIONS)
     pipeline = Pipeline(layers=answer.facts.layers)
     table = answer.deployed.tables["decode"]
-    spent = median(timed(lambda: evaluate([(table, steps)], answer.hw, pipeline=pipeline, eager=False)) for _ in range(5))
+    spent = median(
+        timed(lambda: evaluate([(table, steps)], answer.hw, pipeline=pipeline, eager=False)) for _ in range(5)
+    )
     print(f"price {CONFIGURATIONS:,} decode configurations of deepseek-v3   {spent:6.1f}   budget 500")
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from tensorcast import memory as mem
 from tensorcast.cost.footprint import Footprints
 from tensorcast.cost.imbalance import skewed_tables
-from tensorcast.cost.phase import Phase, Pipeline, Steps, evaluate
+from tensorcast.cost.passes import Pipeline, Steps
+from tensorcast.cost.phase import Phase, evaluate
 from tensorcast.deployed import CROSS, DeployedModel, ModelFacts
 from tensorcast.errors import InputError
 from tensorcast.optable import OpTable

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from math import ceil
 
-from tensorcast.cost.phase import Pipeline
+from tensorcast.cost.passes import Pipeline
 from tensorcast.deployed import CacheGroup, ModelFacts, WeightGroup
 from tensorcast.plan import ParallelPlan
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import ceil
 
-from tensorcast.cost.phase import Steps
+from tensorcast.cost.passes import Steps
 from tensorcast.plan import DUAL_BATCH, TRAIN, ParallelPlan, Workload
 
 Parts = list[tuple[str, Steps]]  # (table, passes priced with it)

@@ -7,7 +7,8 @@ from typing import Any
 from tensorcast.checking.physics import check_phases
 from tensorcast.checking.result import Failed, Skipped
 from tensorcast.checking.subject import Subject
-from tensorcast.cost.phase import Phase, Pipeline, evaluate
+from tensorcast.cost.passes import Pipeline
+from tensorcast.cost.phase import Phase, evaluate
 from tensorcast.deployed import DeployedModel
 from tensorcast.errors import DeploymentError, HardwareError
 from tensorcast.formats import bytes_of, format_named

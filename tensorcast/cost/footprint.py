@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from tensorcast.cost.phase import Steps
+from tensorcast.cost.passes import Steps
 from tensorcast.ops import operator_named
 from tensorcast.optable import OpTable, Piece
 

@@ -22,7 +22,8 @@ times >= 0. Source: own model, not measured; operators beside each other do not 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
 from heapq import heapify, heappop, heappush
 from itertools import zip_longest
 from typing import NamedTuple
@@ -42,12 +43,27 @@ class Task(NamedTuple):
     seconds: np.ndarray
 
 
-class Turn(NamedTuple):
-    """What a half computes, if anything, seconds [passes], and the collective behind it; `both`: it computes, too."""
+Plan = Sequence[tuple[Task, tuple[int, ...]]]
+"""Calls in the order in which lanes take them up, each with the lanes it holds."""
 
-    computing: np.ndarray | None
-    talking: np.ndarray | None = None
+
+class Turn(NamedTuple):
+    """What a half computes, if anything, and the collective behind it; `both`: it computes, too."""
+
+    computing: tuple[Task, ...]
+    talking: Task | None = None
     both: bool = False
+
+
+class Placed(NamedTuple):
+    """A call and when it starts, seconds [passes]."""
+
+    task: Task
+    start: np.ndarray
+
+    @property
+    def end(self) -> np.ndarray:
+        return self.start + self.task.seconds
 
 
 def hidden_seconds(chains: Sequence[Sequence[Task]], layers: range | None = None) -> np.ndarray:
@@ -56,20 +72,24 @@ def hidden_seconds(chains: Sequence[Sequence[Task]], layers: range | None = None
     One chain is scheduled by the rule of `streams`, two (of the halves of a batch) by that of `dual-batch`. A chain:
     the rows that one device runs; `layers`: those of the main stack that are its pipeline stage's, None for all.
     """
-    plans: dict[tuple[int, ...], list[tuple[Task, tuple[int, ...]]]] = {}
+    plans: dict[tuple[int, ...], Plan] = {}
     runs = []
     for half, chain in enumerate(chains):
-        for run in runs_of(chain, layers):
+        for _, _, run in runs_of(chain, layers):
             kind = (half, *(task.row.number for task in run))
             if kind not in plans:
-                plans[kind] = [(task, lanes(task.row)) for task in in_order(run)]
+                plans[kind] = plan_of(in_order(run))
             runs.append(kind)
     if len(chains) == 1:
-        hidden = sum(n * (_in_sequence(plans[kind]) - _beside(plans[kind])) for kind, n in Counter(runs).items())
+        hidden = sum(n * (_in_sequence(plans[kind]) - _end(beside(plans[kind]))) for kind, n in Counter(runs).items())
     else:
         halves = [[item for kind in runs if kind[0] == half for item in plans[kind]] for half in range(len(chains))]
-        hidden = sum(map(_in_sequence, halves)) - _in_turns([list(_turns(half)) for half in halves])
+        hidden = sum(map(_in_sequence, halves)) - _end(in_turns(halves))
     return np.maximum(hidden, 0.0)  # rounding
+
+
+def plan_of(run: Iterable[Task]) -> Plan:
+    return [(task, lanes(task.row)) for task in run]
 
 
 def lanes(row: Row) -> tuple[int, ...]:
@@ -80,18 +100,30 @@ def lanes(row: Row) -> tuple[int, ...]:
     return (LINK,) if op.family == "collective" else (COMPUTE,)
 
 
-def runs_of(chain: Sequence[Task], layers: range | None = None) -> Iterator[tuple[Task, ...]]:
-    """The calls of every layer, and of every place outside of layers, in the order in which they run."""
+class Run(NamedTuple):
+    """Calls of one layer of a stack (None: outside of layers), in the order in which they run."""
+
+    stack: str
+    layer: int | None
+    tasks: tuple[Task, ...]
+
+
+def runs_of(chain: Sequence[Task], layers: range | None = None, backwards: bool = False) -> Iterator[Run]:
+    """The calls of every layer, and of every place outside of layers, in the order in which they run.
+
+    `layers`: those of the main stack that are there, None for all; `backwards`: from the last to the first.
+    """
     groups: dict[str, list[Task]] = {}
     for task in chain:
         groups.setdefault(task.row.stack or f"({task.row.place})", []).append(task)
     for group in groups.values():
         first, times = group[0].row, [Counter(task.row.layers or {0: task.row.count}) for task in group]
         inside = layers if first.stack and not first.place else None
-        for layer in sorted(set().union(*times)):
+        for layer in sorted(set().union(*times), reverse=backwards):
             if inside is None or layer in inside:
                 for again in range(max(count[layer] for count in times)):
-                    yield tuple(task for task, count in zip(group, times, strict=True) if count[layer] > again)
+                    tasks = tuple(task for task, count in zip(group, times, strict=True) if count[layer] > again)
+                    yield Run(first.stack, layer if first.stack else None, tasks)
 
 
 def in_order(run: Sequence[Task]) -> list[Task]:
@@ -122,48 +154,52 @@ def in_order(run: Sequence[Task]) -> list[Task]:
     return [rows[number] for number in sorted(placed, key=lambda number: -behind[number])]
 
 
-def _in_sequence(plan) -> np.ndarray:
+def _in_sequence(plan: Plan) -> np.ndarray:
     return sum((task.seconds for task, _ in plan), np.zeros(1))
 
 
-def _beside(plan) -> np.ndarray:
-    """Seconds of one run by the rule of `streams`."""
-    free, finish, end = [np.zeros(1), np.zeros(1)], {}, np.zeros(1)
+def _end(placed: Iterable[Placed]) -> np.ndarray:
+    return reduce(np.maximum, (each.end for each in placed), np.zeros(1))
+
+
+def beside(plan: Plan) -> Iterator[Placed]:
+    """The calls of one run by the rule of `streams`, from second 0 on."""
+    free, finish = [np.zeros(1), np.zeros(1)], {}
     for task, held in plan:
         start = np.maximum(free[held[0]], free[held[-1]])
         for other in task.row.after:
             if other in finish:
                 start = np.maximum(start, finish[other])
+        yield Placed(task, start)
         finish[task.row.number] = done = start + task.seconds
         for lane in held:
             free[lane] = done
-        end = np.maximum(end, done)
-    return end
 
 
-def _turns(plan) -> Iterator[Turn]:
-    computing = None
+def _turns(plan: Plan) -> Iterator[Turn]:
+    computing: tuple[Task, ...] = ()
     for task, held in plan:
         if LINK in held:
-            yield Turn(computing, task.seconds, COMPUTE in held)
-            computing = None
+            yield Turn(computing, task, COMPUTE in held)
+            computing = ()
         else:
-            computing = task.seconds if computing is None else computing + task.seconds
+            computing += (task,)
     yield Turn(computing)
 
 
-def _in_turns(halves: Sequence[Sequence[Turn]]) -> np.ndarray:
-    """Seconds of two halves by the rule of `dual-batch`."""
+def in_turns(halves: Sequence[Plan]) -> Iterator[Placed]:
+    """The calls of two halves by the rule of `dual-batch`, from second 0 on."""
     compute = link = np.zeros(1)
     ends = [np.zeros(1) for _ in halves]
-    for turns in zip_longest(*halves):
+    for turns in zip_longest(*map(_turns, halves), fillvalue=Turn(())):
         for half, turn in enumerate(turns):
-            if turn is None:
-                continue
-            if turn.computing is not None:
-                ends[half] = compute = np.maximum(compute, ends[half]) + turn.computing
+            for task in turn.computing:
+                placed = Placed(task, np.maximum(compute, ends[half]))
+                yield placed
+                ends[half] = compute = placed.end
             if turn.talking is not None:
                 free = np.maximum(link, compute) if turn.both else link
-                ends[half] = link = np.maximum(free, ends[half]) + turn.talking
+                placed = Placed(turn.talking, np.maximum(free, ends[half]))
+                yield placed
+                ends[half] = link = placed.end
                 compute = link if turn.both else compute
-    return np.maximum.reduce(np.broadcast_arrays(*ends))

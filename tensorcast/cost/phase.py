@@ -6,7 +6,6 @@ pipeline stages the figures are those of the slowest stage; micro-batches pass t
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,63 +14,14 @@ from typing import Any
 import numpy as np
 
 from tensorcast.cost.overlap import Task, hidden_seconds
+from tensorcast.cost.passes import Passes, Pipeline, Priced, Steps, by_piece, count_of, rows_of
 from tensorcast.cost.pricing import price
 from tensorcast.cost.time import BOUNDS
 from tensorcast.ops.base import Work
 from tensorcast.optable import OpTable, Piece, Row
 
-_WORK = ("matrix_flops", "vector_flops", "read_bytes", "write_bytes", "comm_bytes")
+WORK = ("matrix_flops", "vector_flops", "read_bytes", "write_bytes", "comm_bytes")
 _LINEAR = {(0, 0, 0), (1, 0, 0), (1, 1, 0)}  # monomials that a ragged batch knows: 1, sequences, tokens
-
-
-@dataclass(frozen=True)
-class Steps:
-    """The forward passes of a phase: `batch` sequences a pass, and for each pass its new tokens and tokens in cache.
-
-    `weight` of each pass in the phase's figures: 1 where they follow each other, 1/n for the mean of n. `lengths` makes
-    the batch ragged: for every sequence its new tokens, and how many more tokens than `past` it has in cache. `cut`:
-    the batch runs as two halves beside each other.
-    """
-
-    batch: int
-    tokens: Sequence[int]
-    past: Sequence[int]
-    weight: float = 1.0
-    lengths: tuple[tuple[int, int], ...] = ()
-    cut: bool = False
-
-    @property
-    def sides(self) -> tuple[Steps, ...]:
-        """What runs beside each other: the passes of the whole batch, or those of each half, the larger one first."""
-        if not self.cut:
-            return (self,)
-        sizes, lengths = (-(-self.batch // 2), self.batch // 2), (self.lengths[::2], self.lengths[1::2])
-        return tuple(replace(self, batch=n, lengths=own, cut=False) for n, own in zip(sizes, lengths, strict=True))
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """Stages of the main stack and the micro-batches that pass through them; `steady`: one step follows another."""
-
-    stages: int = 1
-    micro_batches: int = 1
-    layers: int = 0
-    stride: int = 1  # devices between a rank and its peer in the next stage
-    steady: bool = False
-    spread: int = 1  # ranks that the tokens of the residual stream lie on
-
-    def layers_of(self, stage: int) -> range:
-        """Layers of a stage: as even as can be, the first stages take what is left over."""
-        base, extra = divmod(self.layers, self.stages)
-        start = stage * base + min(stage, extra)
-        return range(start, start + base + (stage < extra))
-
-    def bubble(self, stage_times: np.ndarray, weight: float) -> float:
-        """Seconds a stage waits. Passes that follow each other fill the pipeline once, stages - 1 times the longest;
-        in a steady state each step of fewer micro-batches than stages waits for the rest."""
-        if self.steady:
-            return float(np.sum(stage_times)) * weight * max(self.stages - self.micro_batches, 0)
-        return float(np.max(stage_times)) * (self.stages - 1)
 
 
 @dataclass
@@ -79,6 +29,8 @@ class Phase:
     """What one phase costs, per device. Times in seconds; FLOP and bytes of the rank.
 
     `overlapped_s`: by how much the device is done sooner than its operators one after another; None: not asked.
+    `parts`: the phases that it is the sum of; `passes`: what it was priced from, where it is no sum. `component`: the
+    model of a pipeline that it belongs to.
     """
 
     step_time_s: float
@@ -91,6 +43,9 @@ class Phase:
     time_by_bound_s: Mapping[str, float]
     ops: list[dict[str, Any]] = field(repr=False)
     overlapped_s: float | None = None
+    parts: tuple[Phase, ...] = field(default=(), repr=False, compare=False)
+    passes: Passes | None = field(default=None, repr=False, compare=False)
+    component: str = ""
 
     @classmethod
     def sum(cls, parts: list[Phase]) -> Phase:
@@ -106,12 +61,13 @@ class Phase:
             host_time_s=sum(p.host_time_s for p in parts),
             device_time_s=sum(p.device_time_s for p in parts),
             launches=sum(p.launches for p in parts),
-            totals={k: sum(p.totals[k] for p in parts) for k in _WORK},
+            totals={k: sum(p.totals[k] for p in parts) for k in WORK},
             mfu=weighted("mfu"),
             mbu=weighted("mbu"),
             time_by_bound_s={k: sum(p.time_by_bound_s[k] for p in parts) for k in BOUNDS},
             ops=_joined([p.ops for p in parts]),
             overlapped_s=sum(hidden) if hidden else None,
+            parts=tuple(parts),
         )
 
     def to_dict(self) -> dict:
@@ -136,7 +92,7 @@ def _joined(parts: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
             seen[op["op"], op["module"]] += 1
             calls.setdefault((op["op"], op["module"], seen[op["op"], op["module"]]), []).append(op)
     return [
-        max(same, key=lambda op: op["time_s"]) | {k: sum(op[k] for op in same) for k in ("count", "time_s", *_WORK)}
+        max(same, key=lambda op: op["time_s"]) | {k: sum(op[k] for op in same) for k in ("count", "time_s", *WORK)}
         for same in calls.values()
     ]
 
@@ -155,7 +111,8 @@ def evaluate(
 
     Pipeline stages hand [batch, tokens, `hidden`] of `item` on. `overlap`: communication runs beside computation.
     """
-    sides = [found for table, steps in parts for found in _by_piece(table, steps)]
+    found_in = [(part, found) for part, (table, steps) in enumerate(parts) for found in by_piece(table, steps)]
+    sides = [found for _, found in found_in]
     stages: list[list[list[list]]] = [[[[] for _ in beside] for beside in sides] for _ in range(pipeline.stages)]
     for index, beside in enumerate(sides):
         for half, (piece, steps) in enumerate(beside):
@@ -164,15 +121,18 @@ def evaluate(
                 work, time = _priced(row, piece, basis, steps, hw)
                 for stage, buckets in enumerate(stages):
                     if count := count_of(row, pipeline, stage):
-                        buckets[index][half].append((row, count, work, time))
+                        buckets[index][half].append(Priced(row, count, work, time))
     passes = [beside[0][1] for beside in sides]
     saved = [[_saved(chains, pipeline, n) if overlap else None for chains in at] for n, at in enumerate(stages)]
     slowest = max(range(pipeline.stages), key=lambda n: sum(map(_device_s, stages[n], passes, saved[n])))
-    found = [
-        _summary(chains, steps, hw, pipeline, eager, less)
-        for chains, steps, less in zip(stages[slowest], passes, saved[slowest], strict=True)
-    ]
-    phases = [phase for phase, _, _ in found]
+    found, phases = [], []
+    for (part, beside), chains, less in zip(found_in, stages[slowest], saved[slowest], strict=True):
+        steps = beside[0][1]
+        found.append(_summary(chains, steps, hw, pipeline, eager, less))
+        inside = None if pipeline.stages == 1 else pipeline.layers_of(slowest)
+        host = found[-1][0].host_time_s / (len(steps.tokens) * steps.weight * pipeline.micro_batches)
+        drawn = Passes.kept(part, beside, chains, inside, pipeline.micro_batches, host, overlap)
+        phases.append(replace(found[-1][0], passes=drawn))
     slots, busy = (np.concatenate([f[i] for f in found]) for i in (1, 2))
     if idle := pipeline.bubble(busy, passes[0].weight):
         phases.append(_bubble(pipeline.bubble(slots, passes[0].weight), idle))
@@ -191,30 +151,6 @@ def _device_s(chains, steps: Steps, saved) -> float:
     every = [np.broadcast_to(time.seconds, (n,)) * count for rows in chains for _, count, _, time in rows]
     less = 0.0 if saved is None else float(np.sum(np.broadcast_to(saved, (n,))))
     return sum(float(np.sum(seconds)) for seconds in every) - less
-
-
-def rows_of(piece: Piece, pipeline: Pipeline, hidden: int, item: str) -> tuple[Row, ...]:
-    """The piece's rows, and with several stages the one that hands the result on."""
-    if pipeline.stages == 1:
-        return piece.rows
-    return (*piece.rows, hand_over(piece, hidden, item, pipeline.stride, pipeline.spread))
-
-
-def _by_piece(table: OpTable, steps: Steps) -> list[list[tuple[Piece, Steps]]]:
-    """The steps, sorted by the piece of the table that covers them; of halves, by those that cover the two."""
-    sides, sorted_ = steps.sides, {}
-    for point in zip(steps.tokens, steps.past, strict=True):
-        pieces = [table.piece_for(side.batch, *point) for side in sides]
-        if None in pieces:
-            raise LookupError(f"the {table.phase} table has no piece for batch {steps.batch}, tokens and past {point}")
-        sorted_.setdefault(tuple(map(id, pieces)), (pieces, []))[1].append(point)
-    return [
-        [
-            (piece, replace(side, tokens=tuple(t for t, _ in at), past=tuple(c for _, c in at)))
-            for piece, side in zip(pieces, sides, strict=True)
-        ]
-        for pieces, at in sorted_.values()
-    ]
 
 
 def _priced(row: Row, piece: Piece, basis, steps: Steps, hw):
@@ -256,23 +192,6 @@ def _varying(basis) -> np.ndarray:
     return np.any(basis != basis[:, :1], axis=1)
 
 
-def count_of(row: Row, pipeline: Pipeline, stage: int) -> int:
-    """How often a stage runs the row in one pass."""
-    if row.place == "pre":
-        return row.count if stage == 0 else 0
-    if row.place == "post":
-        return row.count if stage == pipeline.stages - 1 else 0
-    if row.place == "stage":
-        return row.count if stage < pipeline.stages - 1 else 0
-    if row.place == "back":
-        return row.count if stage > 0 else 0
-    if pipeline.stages == 1:
-        return row.count
-    inside = pipeline.layers_of(stage)
-    held = bisect_left(row.layers, inside.stop) - bisect_left(row.layers, inside.start)  # layers come in order
-    return row.count * held // len(row.layers)
-
-
 def _summary(chains, steps: Steps, hw, pipeline: Pipeline, eager: bool, saved):
     """(figures of the passes of one piece; seconds of each pass; of the device alone)
 
@@ -284,7 +203,7 @@ def _summary(chains, steps: Steps, hw, pipeline: Pipeline, eager: bool, saved):
     def total(value, count) -> float:
         return float(np.sum(np.broadcast_to(np.asarray(value, dtype=float), (n,)))) * count * share
 
-    totals = dict.fromkeys(_WORK, 0.0)
+    totals = dict.fromkeys(WORK, 0.0)
     by_bound = dict.fromkeys(BOUNDS, 0.0)
     halves, busy, launches, per_step = [[] for _ in chains], 0.0, 0, np.zeros(n)
     for ops, (row, count, work, time) in ((ops, row) for ops, rows in zip(halves, chains, strict=True) for row in rows):
@@ -296,7 +215,7 @@ def _summary(chains, steps: Steps, hw, pipeline: Pipeline, eager: bool, saved):
             op["part"] = row.attrs["part"]
         op["time_s"] = total(seconds, count)
         op["bound"] = BOUNDS[int(np.bincount(bounds.reshape(-1), weights=seconds.reshape(-1) + 1e-30).argmax())]
-        for name in _WORK:
+        for name in WORK:
             op[name] = total(getattr(work, name), count)
             totals[name] += op[name]
         for index, name in enumerate(BOUNDS):
@@ -332,20 +251,6 @@ def host_s(launches, hw, eager: bool):
 def _bubble(step: float, idle: float) -> Phase:
     """Seconds that a stage waits for the others: of the step, and of the device."""
     row = {"op": "pipeline_bubble", "module": "", "count": 1, "time_s": idle, "bound": "overhead"}
-    nothing = dict.fromkeys(_WORK, 0.0)
+    nothing = dict.fromkeys(WORK, 0.0)
     by_bound = {**dict.fromkeys(BOUNDS, 0.0), "overhead": idle}
     return Phase(step, 0.0, idle, 0.0, nothing, 0.0, 0.0, by_bound, [{**row, **nothing}])
-
-
-def hand_over(piece: Piece, hidden: int, item: str, stride: int, spread: int = 1) -> Row:
-    """What a pipeline stage does with its result [batch, tokens, hidden]: pass it to the next stage.
-
-    `spread`: ranks of a stage that each have a part of the tokens, and pass that on.
-    """
-    varies = [any(m[v] for m in piece.monomials) for v in (0, 1)]
-    fixed = [1 if v else low for v, (low, _) in zip(varies, piece.ranges, strict=False)]
-    where = (int(varies[0]), int(varies[1]), 0)
-    tokens = tuple(float(fixed[0] * fixed[1]) if m == where else 0.0 for m in piece.monomials)
-    dims = {"elements": tuple(hidden * c for c in tokens)} | ({"tokens": tokens} if spread > 1 else {})
-    attrs = {"size": 2, "stride": stride, "format": item, "collective": "send_recv"}
-    return Row("send_recv", "", 1, dims, attrs | ({"spread": spread} if spread > 1 else {}), ((), ()), place="stage")

@@ -175,4 +175,5 @@ def _first(experts: tuple[str, ...]) -> str:
 
 
 def _within(name: str, phase: Phase) -> Phase:
-    return replace(phase, ops=[{**op, "module": f"{name}.{op['module']}".rstrip(".")} for op in phase.ops])
+    ops = [{**op, "module": f"{name}.{op['module']}".rstrip(".")} for op in phase.ops]
+    return replace(phase, ops=ops, component=name)

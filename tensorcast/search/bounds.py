@@ -28,7 +28,7 @@ import numpy as np
 
 from tensorcast.answer import Answer
 from tensorcast.cost.collective import BEST, collective_time
-from tensorcast.cost.phase import Pipeline
+from tensorcast.cost.passes import Pipeline
 from tensorcast.formats import bytes_of
 from tensorcast.memory import stage_weights
 from tensorcast.ops import operator_named

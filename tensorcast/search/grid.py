@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorcast.answer import Answer
-from tensorcast.cost.phase import count_of, rows_of
+from tensorcast.cost.passes import count_of, rows_of
 from tensorcast.request import Request
 from tensorcast.search.capacity import Capacity
 from tensorcast.search.cases import PROMPT, Cases, Passes, Shape, distinct

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from tensorcast.cost.phase import Pipeline, count_of, host_s, rows_of
+from tensorcast.cost.passes import Pipeline, count_of, rows_of
+from tensorcast.cost.phase import host_s
 from tensorcast.cost.pricing import time_of_row
 from tensorcast.optable import OpTable, Piece, Row
 from tensorcast.search.cases import distinct

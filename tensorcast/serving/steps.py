@@ -23,7 +23,7 @@ from functools import cached_property
 
 import numpy as np
 
-from tensorcast.cost.phase import Pipeline, Steps, count_of, rows_of
+from tensorcast.cost.passes import Pipeline, Steps, count_of, rows_of
 from tensorcast.cost.pricing import price
 from tensorcast.deployed import DeployedModel
 from tensorcast.ops import operator_named

@@ -10,7 +10,7 @@ import numpy as np
 
 from tensorcast import memory as mem
 from tensorcast.cost.footprint import Footprint
-from tensorcast.cost.phase import Pipeline
+from tensorcast.cost.passes import Pipeline
 from tensorcast.optable import Piece
 from tensorcast.training.shares import GRADIENTS, STATES, WEIGHTS, Share
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import gcd
 
-from tensorcast.cost.phase import Pipeline
+from tensorcast.cost.passes import Pipeline
 from tensorcast.deployed import WeightGroup
 from tensorcast.ops.training import state_bytes
 from tensorcast.plan import ParallelPlan

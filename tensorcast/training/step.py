@@ -9,7 +9,8 @@ from itertools import islice, product
 from typing import Any
 
 from tensorcast.cost.composed import overlapped
-from tensorcast.cost.phase import Phase, Pipeline, Steps, evaluate, hand_over
+from tensorcast.cost.passes import Pipeline, Steps, hand_over
+from tensorcast.cost.phase import Phase, evaluate
 from tensorcast.deployed import ModelFacts
 from tensorcast.errors import InputError
 from tensorcast.optable import OpTable

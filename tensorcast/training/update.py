@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from tensorcast.cost.phase import Phase, Pipeline, Steps, evaluate
+from tensorcast.cost.passes import Pipeline, Steps
+from tensorcast.cost.phase import Phase, evaluate
 from tensorcast.ops.base import item_bytes
 from tensorcast.optable import OpTable, Piece, Row
 from tensorcast.training.shares import STATES, Share

@@ -69,7 +69,7 @@ def alone(chain, index: int) -> tuple[float, float, float]:
 def whole(chain) -> list[tuple[tuple, tuple]]:
     """Every call of the chain in lane order, with the calls that it needs; calls are (run, number)."""
     out, before = [], []
-    for index, run in enumerate(runs_of(chain)):
+    for index, (_, _, run) in enumerate(runs_of(chain)):
         here = {task.row.number for task in run}
         for task in in_order(run):
             needs = {(index, n) for n in task.row.after if n in here} | {*before}
@@ -113,7 +113,7 @@ def test_dual_batch_is_two_halves_that_take_turns_event_by_event(first, second):
 
 @given(chains())
 def test_nothing_comes_before_what_it_waits_for(chain):
-    for run in runs_of(chain):
+    for _, _, run in runs_of(chain):
         place = {task.row.number: index for index, task in enumerate(in_order(run))}
         assert sorted(place) == sorted(task.row.number for task in run)
         assert all(place[n] < place[t.row.number] for t in run for n in t.row.after if n in place)
@@ -121,7 +121,7 @@ def test_nothing_comes_before_what_it_waits_for(chain):
 
 @given(chains())
 def test_runs_are_every_call_once(chain):
-    calls = [task.row.number for run in runs_of(chain) for task in run]
+    calls = [task.row.number for run in runs_of(chain) for task in run.tasks]
     assert {t.row.number: calls.count(t.row.number) for t in chain} == {t.row.number: t.row.count for t in chain}
 
 

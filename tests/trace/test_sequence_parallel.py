@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import tensorcast as tc
-from tensorcast.cost.phase import Pipeline, rows_of
+from tensorcast.cost.passes import Pipeline, rows_of
 from tensorcast.cost.pricing import price
 from tensorcast.errors import TensorcastError
 from tensorcast.hardware.load import hardware

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import tensorcast as tc
-from tensorcast.cost.phase import Pipeline
+from tensorcast.cost.passes import Pipeline
 from tensorcast.deployed import WeightGroup
 from tensorcast.errors import TensorcastError
 from tensorcast.plan import ParallelPlan

@@ -1,0 +1,250 @@
+"""When each operator of a phase runs on one device, and what it does meanwhile.
+
+A phase whose passes follow each other (a prefill, its chunks, a denoising step) is drawn whole. One that is the mean of
+passes (decode) is drawn as one in their middle: a step that really happens, close to the mean. Within a pass the layers
+follow each other, in them the operators, in the order of the model's code; with `--overlap` as the rules of
+`tensorcast.cost.overlap` place them. Times are those of the phase: the same calls, priced once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from itertools import chain as chain_of
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tensorcast.cost.overlap import LINK, Placed, Task, beside, in_order, in_turns, lanes, plan_of, runs_of
+from tensorcast.cost.passes import Passes, Priced
+from tensorcast.cost.phase import WORK, Phase
+from tensorcast.cost.time import BOUNDS
+
+COMPUTE_STREAM, LINK_STREAM, BOTH = "compute", "communication", "compute, communication"
+BEFORE, AFTER, HALVES = "before the layers", "after the layers", "both halves of the batch"
+_PLACES = {"pre": BEFORE, "post": AFTER, "": "the model", "stage": "to the next stage", "back": "to the stage before"}
+
+
+class Call(NamedTuple):
+    """One call of an operator. Seconds, FLOP and bytes of one device.
+
+    `memory_bytes`: activations in use when it has run, None where the model was not traced through it.
+    """
+
+    op: str
+    module: str
+    stream: str
+    seconds: float
+    bound: str
+    matrix_flops: float = 0.0
+    vector_flops: float = 0.0
+    read_bytes: float = 0.0
+    write_bytes: float = 0.0
+    comm_bytes: float = 0.0
+    memory_bytes: float | None = None
+
+
+class Slice(NamedTuple):
+    """A call and when it starts, in seconds from the start of the timeline."""
+
+    call: Call
+    start_s: float
+
+    @property
+    def end_s(self) -> float:
+        return self.start_s + self.call.seconds
+
+
+@dataclass(frozen=True)
+class Run:
+    """What runs between two barriers: a layer, or what lies before or after the layers.
+
+    `name`: the layer's own, such as model.layers.3; `kind`: runs with the same number have the same calls.
+    """
+
+    name: str
+    kind: int
+    layer: int | None
+    slices: tuple[Slice, ...]
+
+    @property
+    def start_s(self) -> float:
+        return min(each.start_s for each in self.slices)
+
+    @property
+    def end_s(self) -> float:
+        return max(each.end_s for each in self.slices)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward pass: new tokens a sequence, tokens in its cache, sequences. `host_s`: when the host is ready."""
+
+    start_s: float
+    end_s: float
+    runs: tuple[Run, ...] = field(repr=False)
+    batch: int = 0
+    tokens: int = 0
+    past: int = 0
+    component: str = ""
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The passes of a phase, one behind the other. `whole`: it is all of the phase, not one pass of many."""
+
+    passes: tuple[Pass, ...]
+    whole: bool
+
+    @property
+    def end_s(self) -> float:
+        return self.passes[-1].end_s if self.passes else 0.0
+
+    @property
+    def slices(self) -> Iterator[tuple[Pass, Run, Slice]]:
+        return ((each, run, piece) for each in self.passes for run in each.runs for piece in run.slices)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Of the longest pass every run, and the calls of one run of each kind, in seconds from the run's start."""
+        longest = max(self.passes, key=lambda each: each.end_s - each.start_s)
+        firsts: dict[int, Run] = {}
+        for run in longest.runs:
+            firsts.setdefault(run.kind, run)
+        return {
+            "seconds": self.end_s,
+            "whole": self.whole,
+            "passes": len(self.passes),
+            "shown": {name: value for name, value in vars(longest).items() if name != "runs"},
+            "runs": [
+                {"name": run.name, "kind": run.kind, "start_s": run.start_s, "end_s": run.end_s} for run in longest.runs
+            ],
+            "kinds": [
+                {
+                    "kind": kind,
+                    "name": run.name,
+                    "count": sum(other.kind == kind for other in longest.runs),
+                    "ops": [
+                        {name: getattr(piece.call, name) for name in ("op", "module", "stream", "bound")}
+                        | {"start_s": piece.start_s - run.start_s, "time_s": piece.call.seconds}
+                        for piece in run.slices
+                    ],
+                }
+                for kind, run in firsts.items()
+            ],
+        }
+
+
+def timeline(phase: Phase) -> Timeline:
+    """The timeline of a phase."""
+    clock, passes = 0.0, []
+    leaves = list(_leaves(phase))
+    whole = all(leaf.passes is None or leaf.passes.steps.weight == 1 for _, leaf in leaves)
+    for component, leaf, index in _drawn(leaves, whole):
+        drawn = _summed(leaf, clock) if leaf.passes is None else _pass(leaf.passes, index, clock)
+        passes.append(_named(drawn, component))
+        clock = drawn.end_s
+    return Timeline(tuple(passes), whole)
+
+
+def _leaves(phase: Phase, component: str = "") -> Iterator[tuple[str, Phase]]:
+    """The phases that are no sums, with the component of a pipeline of models that they belong to."""
+    component = phase.component or component
+    for part in phase.parts:
+        yield from _leaves(part, component)
+    if not phase.parts:
+        yield component, phase
+
+
+def _drawn(leaves: Sequence[tuple[str, Phase]], whole: bool) -> Iterator[tuple[str, Phase, int]]:
+    """(component, phase, pass) in order of time: every pass, or of a mean that of most passes of each table."""
+    if whole:
+        for component, leaf in leaves:
+            n, repeat = (len(leaf.passes.steps.tokens), leaf.passes.repeat) if leaf.passes else (1, 1)
+            yield from ((component, leaf, index) for index in range(n) for _ in range(repeat))
+        return
+    tables: dict[int, tuple[str, Phase]] = {}
+    for component, leaf in leaves:
+        if leaf.passes is not None:
+            most = tables.setdefault(leaf.passes.part, (component, leaf))
+            if leaf.passes.count > most[1].passes.count:
+                tables[leaf.passes.part] = component, leaf
+    yield from ((component, leaf, 0) for component, leaf in tables.values() for _ in range(leaf.passes.repeat))
+    yield from ((component, leaf, 0) for component, leaf in leaves if leaf.passes is None)
+
+
+def _named(drawn: Pass, component: str) -> Pass:
+    return replace(drawn, component=component)
+
+
+def _summed(phase: Phase, clock: float) -> Pass:
+    """A phase of which only sums are known (waiting for other stages, what is not hidden of collectives)."""
+    slices, start = [], clock
+    for op in phase.ops:
+        if op["time_s"]:
+            stream = LINK_STREAM if op["bound"] == "communication" else COMPUTE_STREAM
+            work = (op[name] for name in WORK)
+            slices.append(Slice(Call(op["op"], op["module"], stream, op["time_s"], op["bound"], *work), clock))
+            clock += op["time_s"]
+    return Pass(start, clock, (Run("", -1, None, tuple(slices)),) if slices else ())
+
+
+def _pass(passes: Passes, index: int, start: float) -> Pass:
+    """One pass, its first operator at second `start`."""
+    steps, calls = passes.steps, {}
+    chains = []
+    for chain, (piece, side) in zip(passes.chains, passes.sides, strict=True):
+        basis = piece.basis(side.batch, steps.tokens[index], steps.past[index])[:, 0]
+        priced = [_call(each, basis, index) for each in chain]
+        chains.append([Task(each.row, np.array([call.seconds])) for each, call in zip(chain, priced, strict=True)])
+        calls |= {id(task): call for task, call in zip(chains[-1], priced, strict=True)}
+    kinds: dict[tuple[int, ...], int] = {}
+    runs, clock = [], start
+    for name, layer, placed in _groups(chains, passes):
+        slices = tuple(Slice(calls[id(each.task)], clock + float(each.start[0])) for each in placed)
+        kind = kinds.setdefault(tuple(id(each.task) for each in placed), len(kinds))
+        runs.append(Run(name, kind, layer, slices))
+        clock = max([clock, *(each.end_s for each in slices)])
+    end = max(clock, start + passes.host_s)
+    return Pass(
+        start, end, tuple(runs), sum(side.batch for _, side in passes.sides), steps.tokens[index], steps.past[index]
+    )
+
+
+def _call(priced: Priced, basis: np.ndarray, index: int) -> Call:
+    """One call of a row in the pass; `basis`: the monomials of its table there."""
+    row, _, work, time = priced.of_pass(index)
+    held, after = lanes(row), row.memory[0]
+    return Call(
+        row.op,
+        row.module,
+        COMPUTE_STREAM if LINK not in held else LINK_STREAM if len(held) == 1 else BOTH,
+        float(time.seconds),
+        BOUNDS[int(time.bound)],
+        *(float(getattr(work, name)) for name in WORK),
+        float(np.dot(after, basis)) if len(after) == len(basis) else None,
+    )
+
+
+def _groups(chains: Sequence[list[Task]], passes: Passes) -> Iterator[tuple[str, int | None, list[Placed]]]:
+    """(name, layer, calls from second 0 on) of what lies between barriers; two halves of a batch have none."""
+    if len(chains) > 1:
+        runs = [[in_order(run.tasks) for run in runs_of(chain, passes.layers)] for chain in chains]
+        yield HALVES, None, list(in_turns([plan_of(chain_of.from_iterable(half)) for half in runs]))
+        return
+    for backwards, part in _directions(chains[0]):
+        for stack, layer, tasks in runs_of(part, passes.layers, backwards):
+            name = _PLACES.get(tasks[0].row.place, stack) if layer is None else f"{stack}.{layer}"
+            if passes.overlap:
+                yield name, layer, list(beside(plan_of(in_order(tasks))))
+            else:
+                starts = accumulate((task.seconds for task in tasks[:-1]), initial=np.zeros(1))
+                yield name, layer, [Placed(task, start) for task, start in zip(tasks, starts, strict=True)]
+
+
+def _directions(chain: Sequence[Task]) -> list[tuple[bool, list[Task]]]:
+    """(backwards, rows): a training step's parts behind the first run from the last layer to the first."""
+    first = next((task.row.attrs["part"] for task in chain if "part" in task.row.attrs), None)
+    ahead = [task for task in chain if task.row.attrs.get("part", first) == first]
+    back = [task for task in chain if task.row.attrs.get("part", first) != first]
+    return [(False, ahead), *([(True, back)] if back else [])]
