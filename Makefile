@@ -1,6 +1,7 @@
 # make simulate   install and run the flagship example
 # make test       install and run every test but the nightly ones
 # make nightly    the slow tests            make lint    style
+# make browser    install Chromium (Debian) for the tests of tests/browser, and run them
 # make bench      speed of the command      make clean   remove what make made
 # make accuracy DATA="DIR …"   docs/accuracy.md from folders of measured tables
 #
@@ -13,7 +14,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
 
-.PHONY: simulate test nightly lint bench accuracy clean
+.PHONY: simulate test nightly browser lint bench accuracy clean
 .DELETE_ON_ERROR:
 
 simulate: $(VENV)/.installed
@@ -24,6 +25,10 @@ test: $(VENV)/.installed-test
 
 nightly: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m nightly -n $(WORKERS)
+
+browser: $(VENV)/.installed-test
+	command -v chromium || (apt-get update && apt-get install --yes --no-install-recommends chromium)
+	$(BIN)/python -m pytest tests/browser
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -305,7 +305,7 @@ class Answer:
 
     def to_dict(self, *, strict: bool = False) -> dict[str, Any]:
         """The JSON of interface `simulate`. `strict`: an uncosted operator or an assumed figure is an error."""
-        from tensorcast.provenance import provenance
+        from tensorcast.provenance import assumptions, provenance
 
         tables = self.tables
         uncosted = sorted({op for table in tables for op in table.uncosted})
@@ -326,7 +326,12 @@ class Answer:
                 "parameters": facts.parameters,
                 "active_parameters": facts.active_parameters,
             },
-            "hardware": {"name": self.hw.name, "devices": self.plan.devices, "asked": self.request.asked_hw},
+            "hardware": {
+                "name": self.hw.name,
+                "devices": self.plan.devices,
+                "asked": self.request.asked_hw,
+                **self.hw.to_dict(),
+            },
             "plan": self.plan.to_dict(),
             "quant": dict(facts.quantised),
             "workload": self.work.to_dict(),
@@ -338,6 +343,7 @@ class Answer:
             "uncosted_ops": uncosted,
             "warnings": warnings,
             "provenance": provenance(self.hw, tables),
+            "assumptions": assumptions(self.hw, tables),
         }
 
 

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from tensorcast.answer import Answer
 from tensorcast.errors import InputError
 from tensorcast.graph import ComputeGraph
 from tensorcast.models.reference import DENOISE
+from tensorcast.options import command
 from tensorcast.plan import TRAIN
 from tensorcast.request import Request
+
+if TYPE_CHECKING:
+    from tensorcast.cost.phase import Phase
+    from tensorcast.cost.timeline import Timeline
 
 
 @dataclass(frozen=True)
 class Estimate:
     """The answer. `to_dict()` is the JSON of `tensorcast simulate --json`; everything per device, in SI units.
 
-    `graph` is the recorded ComputeGraph of a model that is one, `request` what was asked.
+    `graph` is the recorded ComputeGraph of a model that is one, `request` what was asked, `command` the command line
+    that asks the same (None for what only Python can say).
     """
 
     _dict: Mapping[str, Any] = field(repr=False)
     graph: Any = field(default=None, repr=False)
     request: Request | None = field(default=None, repr=False)
+    command: str | None = field(default=None, repr=False)
+    _priced: Mapping[str, Phase] = field(default_factory=dict, repr=False)
 
     @property
     def metrics(self) -> Mapping[str, Any]:
@@ -37,6 +46,13 @@ class Estimate:
     def phases(self) -> dict[str, PhaseView]:
         return {name: PhaseView(phase) for name, phase in self._dict["phases"].items()}
 
+    @cached_property
+    def timelines(self) -> dict[str, Timeline]:
+        """Phase → when each of its operators runs on one device."""
+        from tensorcast.cost.timeline import timeline
+
+        return {name: timeline(phase) for name, phase in self._priced.items()}
+
     @property
     def warnings(self) -> Sequence[str]:
         return self._dict["warnings"]
@@ -45,7 +61,10 @@ class Estimate:
         """Plain values only, names as in the JSON."""
         import copy
 
-        return copy.deepcopy(dict(self._dict))
+        plain = copy.deepcopy(dict(self._dict))
+        for name, line in self.timelines.items():
+            plain["phases"][name]["timeline"] = line.to_dict()
+        return {**plain, "command": self.command}
 
     def to_json(self, path: str) -> None:
         """Write the JSON; raises InputError when the file cannot be written."""
@@ -60,6 +79,13 @@ class Estimate:
         from tensorcast.report.csv import to_csv
 
         write(str(path), to_csv(self.to_dict()), "to_csv")
+
+    def to_html(self, path: str) -> None:
+        """Write the report as one HTML file that needs no network; InputError when it cannot be written."""
+        from tensorcast.cli.output import write
+        from tensorcast.report.pages import simulate_page
+
+        write(str(path), simulate_page(self.to_dict()), "to_html")
 
     def dump_graph(self, path: str) -> None:
         """Write the model's graph as JSON, which `--custom` reads; InputError for a model that is no ComputeGraph."""
@@ -159,9 +185,11 @@ def simulate(
     Options are the command line's flags with `_` for `-`: tp, ep, dp, pp, quant, kv_cache_dtype, batch, input_len,
     output_len, phase, mtp, kernel, runtime, … Raises a TensorcastError with the command line's message.
     """
-    custom_dir = custom_dir and not no_custom_dir
+    custom_dir, cache = custom_dir and not no_custom_dir, cache and not no_cache
+    switches = {"trust_remote_code": trust_remote_code, "custom_dir": custom_dir, "cache": cache, "strict": strict}
+    asked = command("simulate", {"model": model, "hw": hw, **options, **switches})
     request = Request.of(model=model, hw=hw, trust_remote_code=trust_remote_code, custom_dir=custom_dir, **options)
-    answer = _answer_of(request)(request, cache=cache and not no_cache, progress=progress)
+    answer = _answer_of(request)(request, cache=cache, progress=progress)
     custom = request.source.custom
     graph = custom.value if custom is not None and isinstance(custom.value, ComputeGraph) else None
-    return Estimate(answer.to_dict(strict=strict), graph, request)
+    return Estimate(answer.to_dict(strict=strict), graph, request, asked, answer.phases)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
+from pathlib import PurePath
 from typing import Any
 
 from tensorcast.errors import InputError, near_names
@@ -34,6 +36,8 @@ SWITCHES = ("sequence_parallel", "quant_lm_head", "reuse", "trust_remote_code", 
 """Options that are on or off."""
 LISTS = ("exclude", "kernel", "image", "images", "seq_lens", "custom", "no_plugin")
 """Options of which one value may be a list. All others but `overrides`, a mapping, are a text."""
+INVERTED = {"reuse": "no_reuse", "custom_dir": "no_custom_dir", "cache": "no_cache"}
+"""Options that are on, and the flag that turns each off."""
 SPELLINGS = {
     "tensor_parallel_size": "tp", "expert_parallel_size": "ep", "data_parallel_size": "dp",
     "pipeline_parallel_size": "pp", "ulysses_size": "sp", "cfg_parallel": "cfg",
@@ -76,6 +80,35 @@ def flag(name: str) -> str:
     """
     spelt = {"overrides": "set", "cfg": "cfg_parallel"}.get(name, name)
     return f"--{spelt.replace('_', '-')}"
+
+
+def command(verb: str, asked: Mapping[str, Any]) -> str | None:
+    """The command line that asks the same as a call with these options; None for values that only Python has.
+
+    >>> command("simulate", {"model": "qwen3-8b", "hw": "h100-sxm", "tp": 2, "reuse": False})
+    'tensorcast simulate --model qwen3-8b --hw h100-sxm --tp 2 --no-reuse'
+    """
+    words = ["tensorcast", verb]
+    for asked_as, value in asked.items():
+        name = asked_as if asked_as in INVERTED.values() else SPELLINGS.get(asked_as, asked_as)
+        if name in INVERTED:
+            words += [flag(INVERTED[name])] * (value is False)
+        elif isinstance(value, bool):
+            words += [flag(name)] * value
+        elif name == "overrides":
+            import json
+
+            words += [word for key, each in (value or {}).items() for word in ("--set", f"{key}={json.dumps(each)}")]
+        elif value is not None:
+            several = value if name in LISTS and not isinstance(value, str) else (value,)
+            if name == "kernel" and isinstance(several, Mapping):
+                several = [f"{key}={each}" for key, each in several.items()]
+            if name == "seq_lens":
+                several = [",".join(map(str, several))]
+            if not all(isinstance(each, (str, int, float, PurePath)) for each in several):
+                return None
+            words += [word for each in several for word in (flag(name), str(each))]
+    return shlex.join(words)
 
 
 def texts(name: str, value: Any) -> tuple[str, ...]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
+from tensorcast.cost.described import link_of
 from tensorcast.cost.pricing import coefficient_keys
 from tensorcast.hardware.coefficient import KINDS, Coefficient
-from tensorcast.optable import OpTable
+from tensorcast.optable import OpTable, Row
 
 
 def provenance(hw, tables: Iterable[OpTable]) -> dict[str, str]:
@@ -27,13 +29,40 @@ def assumed(hw, tables: Iterable[OpTable]) -> list[str]:
     return names + [name for name, source in hw.sources.items() if source.status == "assumed"]
 
 
-def _label(c: Coefficient) -> str:
+def assumptions(hw, tables: Iterable[OpTable]) -> list[dict[str, Any]]:
+    """Every figure of the machine that the answer rests on: what, how it is known, how far off, and its source.
+
+    `error_percent`: median and 90th percentile on measurements that the fit did not see, None where nothing was
+    measured; `rows`: measurements fitted.
+    """
+    tables = list(tables)
+    kernels = [
+        {"figure": _figure(c), "kind": c.kind, "error_percent": list(c.error) if c.error else None, "rows": c.rows}
+        | {"source": c.provenance}
+        for c in _in_use(hw, tables)
+    ]
+    used = dict.fromkeys(link["collective"] for table in tables for row in _rows(table) if (link := link_of(row, hw)))
+    curves = {op: hw.collective[op] for op in used if op in hw.collective}
+    unknown = {"error_percent": None, "rows": None}
+    links = [{"figure": op, "kind": c.kind, **unknown, "source": c.provenance} for op, c in curves.items()]
+    stated = [{"figure": f, "kind": s.status, **unknown, "source": s.text} for f, s in hw.sources.items()]
+    return kernels + links + stated
+
+
+def _figure(c: Coefficient) -> str:
     what = " ".join(part for part in (c.format if c.format != "any" else "", c.kernel) if part)
-    error = f" ±{c.error[0]:.0f} %" if c.error else ""
-    return f"{c.family}{f' ({what})' if what else ''}{error}"
+    return f"{c.family}{f' ({what})' if what else ''}"
+
+
+def _label(c: Coefficient) -> str:
+    return _figure(c) + (f" ±{c.error[0]:.0f} %" if c.error else "")
+
+
+def _rows(table: OpTable) -> Iterable[Row]:
+    return (row for piece in table.pieces for row in piece.rows)
 
 
 def _in_use(hw, tables: Iterable[OpTable]) -> list[Coefficient]:
-    rows = (row for table in tables for piece in table.pieces for row in piece.rows)
+    rows = (row for table in tables for row in _rows(table))
     keys = dict.fromkeys(key for row in rows for key in coefficient_keys(row))
     return [hw.coefficient(*key) for key in keys]

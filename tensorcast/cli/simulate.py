@@ -45,7 +45,7 @@ SECTIONS = {
     ),
     "Training": ("optimizer", "grad_checkpoint", "zero"),
     "Kernels": ("kernel", "config", "no_reuse", "strict", "no_cache"),
-    "Output": ("json_file", "csv_file", "dump_graph", "emit", "top", "quiet", "require_fit", "debug"),
+    "Output": ("json_file", "csv_file", "html_file", "dump_graph", "emit", "top", "quiet", "require_fit", "debug"),
 }  # fmt: skip
 
 
@@ -107,6 +107,7 @@ SECTIONS = {
 @click.option("--no-cache", is_flag=True, help="Neither read nor write the cache of traced models.")
 @option("--json", "json_file", type=NonEmpty("FILE"), help="Write the result as JSON; - is standard output.")
 @option("--csv", "csv_file", type=NonEmpty("FILE"), help="Write one row per phase and operator; - is standard output.")
+@option("--html", "html_file", type=NonEmpty("FILE"), help="Write the report as a page that opens offline.")
 @option("--dump-graph", type=NonEmpty("FILE"), help="Write the graph of a ComputeGraph as JSON; - is standard output.")
 @option("--emit", type=click.Choice(ENGINES[1:]), help="Print what starts this deployment on a serving engine.")
 @option("--top", type=Whole(0), help="Operators to show per phase.  [default: 10]")
@@ -116,6 +117,7 @@ SECTIONS = {
 def command(
     json_file: str | None,
     csv_file: str | None,
+    html_file: str | None,
     dump_graph: str | None,
     emit: str | None,
     top: int | None,
@@ -135,8 +137,8 @@ def command(
       tensorcast simulate --model deepseek-v3 --hw ascend-910b --tp 8
     """
     line_to = STDOUT if emit is not None else None
-    outputs = (("--json", json_file), ("--csv", csv_file), ("--dump-graph", dump_graph), ("--emit", line_to))
-    check_outputs(outputs)
+    files = (("--json", json_file), ("--csv", csv_file), ("--html", html_file), ("--dump-graph", dump_graph))
+    check_outputs((*files, ("--emit", line_to)))
     from tensorcast.estimate import simulate
 
     with progress(quiet) as report:
@@ -154,7 +156,11 @@ def command(
         from tensorcast.report.csv import to_csv
 
         write(csv_file, to_csv(estimate), "--csv")
-    if not quiet and STDOUT not in (json_file, csv_file, dump_graph):
+    if html_file is not None:
+        from tensorcast.report.pages import simulate_page
+
+        write(html_file, simulate_page(estimate), "--html")
+    if not quiet and STDOUT not in [path for _, path in files]:
         from tensorcast.report.terminal import print_report
 
         print_report(estimate, top=10 if top is None else top)

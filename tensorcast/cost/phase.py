@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorcast.cost.described import described
 from tensorcast.cost.overlap import Task, hidden_seconds
 from tensorcast.cost.passes import Passes, Pipeline, Priced, Steps, by_piece, count_of, rows_of
 from tensorcast.cost.pricing import price
@@ -213,6 +214,7 @@ def _summary(chains, steps: Steps, hw, pipeline: Pipeline, eager: bool, saved):
         op = {"op": row.op, "module": row.module, "count": count * n * share}
         if "part" in row.attrs:
             op["part"] = row.attrs["part"]
+        op |= described(row, hw)
         op["time_s"] = total(seconds, count)
         op["bound"] = BOUNDS[int(np.bincount(bounds.reshape(-1), weights=seconds.reshape(-1) + 1e-30).argmax())]
         for name in WORK:

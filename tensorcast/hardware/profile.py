@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 from tensorcast.errors import HardwareError
 from tensorcast.formats import MATHS
@@ -105,6 +106,18 @@ class HardwareProfile:
     def __reduce__(self):  # read-only views cannot be pickled; worker processes need profiles
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return _rebuild, ({k: dict(v) if isinstance(v, MappingProxyType) else v for k, v in values.items()},)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures that an operator's time is bound by: FLOP/s, bytes, B/s, seconds."""
+        tiers = ("name", "kind", "devices", "bandwidth", "latency_s")
+        return {
+            "description": self.description,
+            "peak_flops": dict(self.peaks),
+            "vector_flops": dict(self.vector),
+            "memory_bytes": self.memory_bytes,
+            "memory_bandwidth": self.memory_bw,
+            "tiers": [{name: getattr(tier, name) for name in tiers} for tier in self.topology.tiers],
+        }
 
     def has(self, math_format: str) -> bool:
         """Whether the matrix engine multiplies that format."""
