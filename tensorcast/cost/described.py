@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tensorcast.hardware.profile import HardwareProfile
 from tensorcast.ops import operator_named
+from tensorcast.ops.base import Work
 from tensorcast.optable import Row
 
 
-def described(row: Row, hw: HardwareProfile) -> dict[str, Any]:
+def described(row: Row, work: Work, hw: HardwareProfile) -> dict[str, Any]:
     """`math`, the format that its products are computed in; `collective`, `ranks` and `tier` as `link_of`."""
-    return ({"math": row.attrs["math"]} if "math" in row.attrs else {}) | (link_of(row, hw) or {})
+    products = {"math": row.attrs["math"]} if np.any(work.matrix_flops) else {}
+    return products | (link_of(row, hw) or {})
 
 
 def link_of(row: Row, hw: HardwareProfile) -> dict[str, Any] | None:

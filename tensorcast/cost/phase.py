@@ -214,7 +214,7 @@ def _summary(chains, steps: Steps, hw, pipeline: Pipeline, eager: bool, saved):
         op = {"op": row.op, "module": row.module, "count": count * n * share}
         if "part" in row.attrs:
             op["part"] = row.attrs["part"]
-        op |= described(row, hw)
+        op |= described(row, work, hw)
         op["time_s"] = total(seconds, count)
         op["bound"] = BOUNDS[int(np.bincount(bounds.reshape(-1), weights=seconds.reshape(-1) + 1e-30).argmax())]
         for name in WORK:
