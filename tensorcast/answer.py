@@ -256,15 +256,23 @@ class Answer:
             capacity=self.hw.memory_bytes * self.request.utilization,
         )
 
+    def _elsewhere(self, work: Workload, reserve: int = 0) -> mem.Memory | None:
+        """`memory` of other work, which may take passes of a kind that the asked work does not: their table is made."""
+        passes = [part for parts in steps_of(work, self.plan).values() for part in parts]
+        absent = {name: steps for name, steps in passes if name not in self.deployed.tables}
+        if absent:
+            self.cover((name, (s.batch, s.tokens[0], s.past[0])) for name, s in absent.items())
+        return self.memory(work, reserve)
+
     def _with_batch(self, batch: int) -> mem.Memory | None:
         """Memory with `batch` sequences in all, each as long as the longest asked."""
-        return self.memory(replace(self.work, batch=batch, seq_lens=()))
+        return self._elsewhere(replace(self.work, batch=batch, seq_lens=()))
 
     def _with_context(self, tokens: int) -> mem.Memory | None:
         """Memory with `tokens` a sequence; the prompt has what the output leaves, two tokens at least."""
         work = self.work
         prompt = tokens if work.encoder else max(tokens - work.output_len - work.mtp, work.prefix_len + 2)
-        return self.memory(replace(work, input_len=prompt, seq_lens=()), tokens)
+        return self._elsewhere(replace(work, input_len=prompt, seq_lens=()), tokens)
 
     def memory_dict(self) -> dict[str, Any]:
         memory, work = self.memory(), self.work

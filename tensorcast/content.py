@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from tensorcast.errors import UnknownNameError
+from tensorcast.errors import InputError, UnknownNameError
 
 KINDS = ("hardware_profiles", "custom_model", "reports")
+LONGEST = 255  # bytes that a file system takes for one part of a path
 
 
 def folder(kind: str) -> list[Path]:
@@ -22,6 +24,17 @@ def folder(kind: str) -> list[Path]:
         if candidate.is_dir() and not any(candidate.samefile(other) for other in found):
             found.append(candidate)
     return found
+
+
+def path_of(text: str | Path, what: str) -> Path:
+    """The path that a user wrote, `~` expanded; InputError, naming `what` it is of, for one that no file can have."""
+    path = Path(text)
+    if "\0" in str(path) or any(len(os.fsencode(part)) > LONGEST for part in path.parts):
+        raise InputError(f"{what} {str(text)[:20]!r}…: no file can have that name ({len(str(text)):,} characters)")
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise InputError(f"{what} {str(text)!r}: there is no such user's home folder") from None
 
 
 def shipped_root() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,21 @@ from tensorcast import catalog
 from tensorcast.cli.main import cli
 from tensorcast.custom import loading, plugins
 from tensorcast.custom.sources import NONE
+
+
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory) -> Path:
+    """The cache of a session, empty at its start: what one test traced, all others find, in every worker."""
+    own = tmp_path_factory.getbasetemp()
+    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "cache"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_cache(cache_folder) -> Iterator[None]:
+    """Unless a test asks for one of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TENSORCAST_CACHE", str(cache_folder))
+        yield
 
 
 @contextmanager
@@ -25,6 +41,13 @@ def registrations_undone() -> Iterator[None]:
     finally:
         catalog.restore(saved)
         loading._loaded, plugins._loaded = files, points
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_of_a_module_stays_registered() -> Iterator[None]:
+    """Nor what other modules' fixtures did."""
+    with registrations_undone():
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +72,13 @@ def own_folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(loading, "_loaded", {})
     monkeypatch.setattr(plugins, "_loaded", set())
     return tmp_path
+
+
+@pytest.fixture
+def plain_folder(own_folder, cache_folder, monkeypatch) -> Path:
+    """The same with the session's cache: for tests that register nothing of their own."""
+    monkeypatch.setenv("TENSORCAST_CACHE", str(cache_folder))
+    return own_folder
 
 
 @pytest.fixture

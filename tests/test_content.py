@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tensorcast import content
-from tensorcast.errors import UnknownNameError
+from tensorcast.content import path_of
+from tensorcast.errors import InputError, UnknownNameError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,3 +43,18 @@ def test_a_development_install_ships_the_checkout() -> None:
 def test_an_unknown_kind_names_the_known_ones() -> None:
     with pytest.raises(UnknownNameError, match="hardware_profiles, custom_model, reports"):
         content.folder("report")
+
+
+@pytest.mark.parametrize("text", ["x" * 5000, "a/" + "é" * 128, "a\0b", Path("y" * 256)])
+def test_what_no_file_can_be_called_is_one_line(text) -> None:
+    with pytest.raises(InputError, match=r"^model '.{1,40}'…: no file can have that name \([\d,]+ characters\)$"):
+        path_of(text, "model")
+
+
+def test_the_home_of_nobody_is_one_line() -> None:
+    with pytest.raises(InputError, match="no such user's home folder"):
+        path_of("~nobody-of-that-name/x", "model")
+
+
+def test_a_long_path_of_short_names_is_a_path() -> None:
+    assert path_of("x" * 255 + "/y", "model") == Path("x" * 255, "y")

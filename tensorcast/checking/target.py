@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tensorcast.content import path_of
 from tensorcast.errors import UnknownNameError
 from tensorcast.hardware import load
 from tensorcast.models.entries import find_entry
@@ -25,7 +26,7 @@ class Target:
 
 def target_of(text: str) -> Target:
     """By what the file is; a name is a model's first, then a machine's. A name of neither counts as a model's."""
-    path = Path(text).expanduser()
+    path = path_of(text, "target")
     if path.suffix.lower() in (".yaml", ".yml"):
         return Target("hardware", text)
     if path.suffix == ".py" or (path / "__init__.py").is_file():

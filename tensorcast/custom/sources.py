@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tensorcast.content import path_of
 from tensorcast.custom import plugins
 from tensorcast.custom.loading import Custom, load, shown, stamps_of
 from tensorcast.errors import CustomModelError, InputError
@@ -38,7 +39,7 @@ class Sources:
         asked = custom if isinstance(custom, (list, tuple)) else [] if custom is None else [custom]
         if not all(isinstance(path, (str, os.PathLike)) and str(path) for path in asked):
             raise InputError(f"custom {custom!r}: a path or a list of paths")
-        paths = dict.fromkeys(Path(p).expanduser().absolute() for p in (*named, *asked))
+        paths = dict.fromkeys(path_of(p, "custom").absolute() for p in (*named, *asked))
         plugins.check_names(no_plugin)
         return cls(tuple(paths), tuple(_files()) if folder else (), frozenset(no_plugin))
 

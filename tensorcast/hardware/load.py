@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tensorcast.content import folder
+from tensorcast.content import folder, path_of
 from tensorcast.errors import DuplicateError, HardwareError, UnknownNameError
 from tensorcast.hardware.profile import HardwareProfile
 from tensorcast.hardware.schema import build, build_universal
@@ -36,7 +36,7 @@ def resolve(reference: str | Path) -> Path:
     """The file behind a name, an alias or a path."""
     if not isinstance(reference, (str, Path)) or not str(reference).strip():
         raise HardwareError(f"hardware must be a name or the path of a YAML file, not {reference!r}")
-    path = Path(reference).expanduser()
+    path = path_of(reference, "hardware")
     if path.suffix.lower() in (".yaml", ".yml") or len(path.parts) > 1:
         if not path.is_file():
             raise HardwareError(f"{reference}: no such hardware file; tensorcast list hardware shows known names")

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tensorcast.content import path_of
 from tensorcast.custom.loading import Custom
 from tensorcast.errors import InputError, ModelError, UnknownNameError
 from tensorcast.models import entries
@@ -152,7 +153,7 @@ def as_role(source: ModelSource, role: Role) -> ModelSource:
 def _find(ref: str, revision: str | None) -> ModelSource:
     if not ref:
         raise InputError("the model's name is empty; list them with `tensorcast list models`")
-    path, entry = Path(ref).expanduser(), entries.find_entry(ref)
+    path, entry = path_of(ref, "model"), entries.find_entry(ref)
     is_path = path.is_absolute() or ref.startswith((".", "~")) or ref.endswith((".json", "/", "\\"))
     if revision is not None and (entry or is_path or path.exists()):
         raise InputError(f"revision {revision!r} goes with a hub id only; {ref!r} is not fetched from the hub")

@@ -44,8 +44,8 @@ class Capacity:
             "max_context": self._largest(self._with_context, cases, batches, context=True),
         }
 
-    def _require(self, cases: Cases, unknown: np.ndarray) -> None:
-        """Missing: passes of configurations whose footprint no table tells."""
+    def _require(self, cases: Cases, unknown: np.ndarray, *, absent: bool = False) -> None:
+        """Missing: passes of configurations whose footprint no table tells; `absent`: for want of the whole table."""
         if not unknown.any():
             return
         points = []
@@ -53,7 +53,10 @@ class Capacity:
             passes = self.shape.last_passes(phase, cases.at(np.flatnonzero(unknown)))
             found = zip(passes.table, passes.batch, passes.tokens, passes.past, strict=True)
             points += [(str(table), (int(b), int(t), int(p))) for table, b, t, p in found]
-        raise Missing(list(dict.fromkeys(points)))
+        if absent:  # one point each: where its sizes are polynomials the table reaches all others
+            points = list({name: (name, at) for name, at in points if name not in self.answer.deployed.tables}.values())
+        if points:
+            raise Missing(list(dict.fromkeys(points)))
 
     def _memory(self, cases: Cases) -> dict[str, np.ndarray]:
         weights, cache = self._held(cases)
@@ -128,7 +131,9 @@ class Capacity:
         def fits(rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
             part = change(asked.at(rows), numbers)
             total = sum(self._memory(part).values())
-            known[rows[np.isnan(total)]] = False
+            unknown = np.isnan(total)
+            self._require(part, unknown, absent=True)
+            known[rows[unknown]] = False
             return total <= self.answer.hw.memory_bytes * part.share
 
         growing = np.arange(len(asked))
