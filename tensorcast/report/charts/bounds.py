@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tensorcast.report.charts import Chart
+from tensorcast.report.charts import LEGEND, Chart
 from tensorcast.report.charts.palette import BOUND
 from tensorcast.units import percent, seconds
 
@@ -33,9 +33,15 @@ def bounds_chart(estimate: Mapping[str, Any]) -> Chart:
             )
     layout = {
         "barmode": "stack",
-        "height": 80 + 60 * len(names),
+        "height": 120 + 50 * len(names),
         "xaxis": {"tickformat": ".0%", "range": [0, 1]},
         "yaxis": {"autorange": "reversed"},
-        "legend": {"orientation": "h", "traceorder": "normal"},
+        "legend": LEGEND,
+        "meta": " ".join(_said(name, phases[name]["time_by_bound_s"]) for name in names),
     }
     return {"data": data, "layout": layout}
+
+
+def _said(phase: str, times: Mapping[str, float]) -> str:
+    bound = max(times, key=times.__getitem__)
+    return f"{percent(times[bound] / sum(times.values()))} of the operators' time in {phase} is bound by {bound}."

@@ -13,6 +13,8 @@ BOUND = {
 
 MEMORY = {
     "weights_bytes": "#0072B2",
+    "gradients_bytes": "#CC79A7",
+    "optimizer_bytes": "#D55E00",
     "kv_cache_bytes": "#E69F00",
     "activation_peak_bytes": "#009E73",
     "workspace_bytes": "#56B4E9",
@@ -22,3 +24,22 @@ MEMORY = {
 
 SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 """Kinds without a meaning of their own: machines, plans, models."""
+
+NEUTRAL = "#c3c9d0"
+"""What only holds others: a module in a treemap."""
+LIMIT = "#D55E00"
+"""What cannot be passed: the end of memory."""
+
+DARK_INK, LIGHT_INK = "#000000", "#ffffff"
+
+
+def ink(colour: str) -> str:
+    """The colour of text on one of these that is read best, by relative luminance (WCAG 2.1).
+
+    >>> ink(BOUND["matrix"]), ink(BOUND["memory"])
+    ('#ffffff', '#000000')
+    """
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    return DARK_INK if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else LIGHT_INK

@@ -1,0 +1,137 @@
+"""Rows of a search as charts take them: which columns are options and which figures, values, axes and hovers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from tensorcast.report.charts import shown
+from tensorcast.report.columns import row_column
+from tensorcast.search.figures import BYTES, METRICS, NUMBER, RATE, SECONDS, SHARE, Figure
+from tensorcast.search.pareto import check_column, numbers_of
+
+if TYPE_CHECKING:
+    import pandas
+
+ENDS = ("fits", "reason")
+
+
+class Form(NamedTuple):
+    """How a chart writes a figure: times `scale`, in d3's format, with `suffix`."""
+
+    scale: float = 1.0
+    format: str = ",.4~r"
+    suffix: str = ""
+
+
+FORMS = {
+    SECONDS: Form(1.0, ".3~s", "s"), BYTES: Form(2.0**-30, ",.4~r", " GiB"), SHARE: Form(1.0, ".1%"),
+    NUMBER: Form(1.0, ",d"), RATE: Form(),
+}  # fmt: skip
+
+
+def figure_of(name: str) -> Figure:
+    """A column of one's own is a number of which more is better."""
+    return METRICS.get(name, Figure("", ""))
+
+
+def form_of(name: str) -> Form:
+    return FORMS.get(figure_of(name).unit, Form())
+
+
+def figures_of(frame: pandas.DataFrame) -> list[str]:
+    """The columns with figures, as far as a row has them: those of search/figures.py, and numbers of one's own."""
+    return [name for name in map(str, frame.columns) if _is_figure(frame, name) and frame[name].notna().any()]
+
+
+def _is_figure(frame: pandas.DataFrame, name: str) -> bool:
+    from pandas.api import types
+
+    if name in METRICS:
+        return True
+    return not is_known(name) and types.is_numeric_dtype(frame[name]) and not types.is_bool_dtype(frame[name])
+
+
+def is_known(name: str) -> bool:
+    """Whether it is a column of `sweep`, `optimize` or `compare`."""
+    try:
+        row_column(name)
+    except LookupError:
+        return False
+    return True
+
+
+def varying_of(frame: pandas.DataFrame) -> list[str]:
+    """The columns that tell rows from each other: options, and texts of one's own, that are not the same in all."""
+    # Of a refused row nobody knows the work where it was not asked for: that is no other value.
+    done = frame[frame["reason"].astype(str) == ""] if "reason" in frame else frame
+    return [
+        name
+        for name in map(str, frame.columns)
+        if name not in ENDS and not _is_figure(frame, name)
+        if frame[name].nunique() > 1 or done[name].nunique(dropna=False) > 1
+    ]
+
+
+def numbers(frame: pandas.DataFrame, name: str) -> np.ndarray:
+    """A figure as a chart shows it, scaled; NaN where there is none."""
+    return numbers_of(frame, name) * form_of(name).scale
+
+
+def signed(frame: pandas.DataFrame, name: str) -> np.ndarray:
+    """A figure with its sign such that less is better; NaN where there is none."""
+    return numbers_of(frame, name) * (1 if figure_of(name).less else -1)
+
+
+def said(frame: pandas.DataFrame, name: str) -> list[Any]:
+    """An option as plain values: numbers stay, "" where there is none; texts escaped, as `shown`."""
+    check_column(frame, name)
+    values, missing = frame[name], frame[name].isna().tolist()
+    return [
+        "" if none else value if isinstance(value, (int, float)) and not isinstance(value, bool) else shown(str(value))
+        for value, none in zip(values.tolist(), missing, strict=True)
+    ]
+
+
+def steps(values: Sequence[Any]) -> list[Any]:
+    """Each value once: numbers rising, texts in the order they come in, and what has none last."""
+    found = dict.fromkeys(values)
+    return [
+        *sorted(v for v in found if not isinstance(v, str)),
+        *(v for v in found if isinstance(v, str) and v),
+        *(v for v in found if v == ""),
+    ]
+
+
+def axis(name: str) -> dict[str, Any]:
+    """A Plotly axis of a figure."""
+    form, figure = form_of(name), figure_of(name)
+    better = "less is better" if figure.less else "more is better"
+    return {
+        "title": {"text": f"{shown(name)} ({better})"}, "tickformat": form.format.replace(".3", "").replace(".4", ""),
+        "ticksuffix": form.suffix, "hoverformat": form.format,
+    }  # fmt: skip
+
+
+def hover(names: Sequence[str]) -> str:
+    """A line for each column of `customdata`."""
+    return "<br>".join(_line(name, number) for number, name in enumerate(names))
+
+
+def _line(name: str, number: int) -> str:
+    if name not in METRICS:
+        return f"{shown(name)} %{{customdata[{number}]}}"
+    form = form_of(name)
+    return f"{shown(name)} %{{customdata[{number}]:{form.format}}}{form.suffix}"
+
+
+def details(frame: pandas.DataFrame, names: Sequence[str]) -> list[list[Any]]:
+    """The columns `names` of each row, for a hover."""
+    columns = [_plain(numbers(frame, name)) if name in METRICS else said(frame, name) for name in names]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _plain(values: np.ndarray) -> list[float | None]:
+    return [None if value != value else value for value in values.tolist()]

@@ -1,0 +1,133 @@
+"""Charts of searches: the front by its definition, cells by pandas, lines by counting; rows of all kinds."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tensorcast.report.charts import as_figure
+from tensorcast.report.charts.heatmap import heatmap_chart
+from tensorcast.report.charts.limits import limits_chart
+from tensorcast.report.charts.parallel import parallel_chart
+from tensorcast.report.charts.pareto import pareto_chart
+from tests.report.rows import MODELS, dominated, swept
+
+GIB = 2**30
+
+
+def good(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[frame["fits"].fillna(False).astype(bool)]
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "more"),
+    [
+        ("tokens_per_s_per_user", "tokens_per_s_per_device", (True, True)),
+        ("ttft_s", "tokens_per_s_per_device", (False, True)),
+        ("request_latency_s", "total_bytes", (False, False)),
+    ],
+)
+def test_the_front_is_what_no_row_dominates_and_every_point_has_one_place(x, y, more) -> None:
+    frame = swept()
+    chart = pareto_chart(frame, x, y, "model")
+    *groups, unfit, front = chart["data"]
+    there = good(frame).dropna(subset=[x, y])
+    scale = [1 / GIB if name == "total_bytes" else 1 for name in (x, y)]
+    best = there[~dominated(there, x, y, more)]
+    points = sorted({(a * scale[0], b * scale[1]) for a, b in zip(best[x], best[y], strict=True)})
+    assert np.array([front["x"], front["y"]]).T == pytest.approx(np.array(points))
+    assert [len(group["x"]) for group in groups] == [(there["model"] == name).sum() for name in MODELS]
+    assert len(unfit["x"]) == (frame["fits"].eq(False).fillna(False) & frame[[x, y]].notna().all(axis=1)).sum()
+    assert unfit["visible"] == "legendonly"
+    assert groups[0]["name"] == "model &lt;script&gt;alert(1)&lt;/script&gt;"
+    as_figure(chart)
+
+
+def test_a_hover_says_what_varies_and_main_figures_in_their_units() -> None:
+    frame = swept(8)
+    trace = pareto_chart(frame, "ttft_s", "total_bytes")["data"][0]
+    lines = trace["hovertemplate"].removesuffix("<extra></extra>").split("<br>")
+    assert [line.split(" ")[0] for line in lines[:4]] == ["model", "hw", "tp", "batch"]
+    assert "total_bytes %{customdata[9]:,.4~r} GiB" in lines and "quant" not in trace["hovertemplate"]
+    assert trace["customdata"][0][9] == pytest.approx(frame["total_bytes"][0] / GIB)
+    assert trace["customdata"][0][0] == "&lt;script&gt;alert(1)&lt;/script&gt;"
+
+
+@pytest.mark.parametrize(("value", "best"), [("tokens_per_s_per_device", "max"), ("ttft_s", "min")])
+def test_a_cell_is_the_best_of_its_rows_that_fit(value: str, best: str) -> None:
+    frame = swept()
+    chart = heatmap_chart(frame, "batch", "hw", value)
+    (cells,) = chart["data"]
+    rows = good(frame)[["hw", "batch", value]].astype({"hw": str})
+    wanted = rows.groupby(["hw", "batch"])[value].agg([best, "count"])
+    assert cells["x"] == ["1", "2", "4", "8", "16"] and cells["y"] == ["h100-sxm", 'own, "odd".yaml']
+    for line, hw in enumerate(cells["y"]):
+        for at, batch in enumerate(map(int, cells["x"])):
+            assert cells["z"][line][at] == wanted[best][hw, batch]
+            assert cells["customdata"][line][at] == wanted["count"][hw, batch]
+    assert cells["reversescale"] is (best == "min")
+    assert chart["layout"]["xaxis"]["type"] == "category"
+
+
+def test_parallel_coordinates_have_a_line_for_every_row_that_fits_and_the_best_is_lightest() -> None:
+    frame = swept()
+    (lines,) = parallel_chart(frame)["data"]
+    have = good(frame)
+    axes = {axis["label"]: axis for axis in lines["dimensions"]}
+    assert list(axes)[:4] == ["model", "hw", "tp", "batch"] and "latency [s]" not in axes  # not every row has it
+    assert axes["tp"]["ticktext"] == ["1", "2", "4"] and axes["model"]["ticktext"] == list(MODELS)
+    assert [axes["tp"]["ticktext"][at] for at in axes["tp"]["values"]] == have["tp"].astype(str).tolist()
+    assert lines["line"]["color"] == have["tokens_per_s_per_device"].tolist() and not lines["line"]["reversescale"]
+    assert axes["TPOT [ms]"]["values"] == pytest.approx(have["tpot_s"] * 1e3)
+    assert parallel_chart(frame, "ttft_s")["data"][0]["line"]["reversescale"]
+
+
+def one_row() -> pd.DataFrame:
+    return swept(1)
+
+
+def all_refused() -> pd.DataFrame:
+    return swept().iloc[6::7]
+
+
+def equal() -> pd.DataFrame:
+    frame = swept(30)
+    return frame.assign(ttft_s=0.5, tpot_s=0.01)
+
+
+def no_figures() -> pd.DataFrame:
+    return swept(30).assign(ttft_s=np.nan, tpot_s=np.nan)
+
+
+@pytest.mark.parametrize(
+    ("rows", "points", "front"), [(one_row, 1, 1), (all_refused, 0, 0), (equal, 17, 1), (no_figures, 0, 0)]
+)
+def test_odd_rows_make_charts_too(rows, points: int, front: int) -> None:
+    frame = rows()
+    chart = pareto_chart(frame, "ttft_s", "tpot_s")
+    assert [len(trace["x"]) for trace in (chart["data"][0], chart["data"][-1])] == [points, front]
+    for each in (chart, heatmap_chart(frame, "tp", "batch", "ttft_s"), parallel_chart(frame, "ttft_s")):
+        json.dumps(each, allow_nan=False)
+        as_figure(each)
+
+
+def test_columns_of_ones_own_are_figures_of_which_more_is_better() -> None:
+    frame = swept().assign(joy=lambda rows: rows["ttft_s"] * 2)
+    front = pareto_chart(frame, "joy", "tokens_per_s_per_device")["data"][-1]
+    there = good(frame).dropna(subset=["joy"])
+    best = there[~dominated(there, "joy", "tokens_per_s_per_device", (True, True))]
+    assert front["x"] == sorted(set(best["joy"]))
+
+
+def test_bars_are_shares_of_the_limits() -> None:
+    row = {"ttft_s": 3.0, "tpot_s": 0.01, "total_bytes": 45 * GIB, "capacity_bytes": 100 * GIB}
+    limits = {"ttft_s": 2.0, "tpot_s": None, "memory_headroom": 0.1}
+    chart = limits_chart({"best": None, "nearest": row, "limits": limits})
+    (bars,) = chart["data"]
+    assert bars["y"] == ("TTFT", "memory") and bars["x"] == pytest.approx((1.5, 0.5))
+    assert bars["text"] == ("3.00 s of 2.00 s", "45.0 GiB of 90.0 GiB")
+    assert bars["marker"]["color"][0] != bars["marker"]["color"][1]
+    assert chart["layout"]["xaxis"]["range"][1] > 1.5
