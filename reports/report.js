@@ -1,7 +1,17 @@
 "use strict";
 // Charts: plotly.js travels gzipped inside the page; text and tables are there before it is unpacked.
 const read = (id) => document.getElementById(id);
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const FINGER = window.matchMedia("(pointer: coarse)").matches;
+
+// What a colour of the style sheet is at the moment.
+function colour(name) {
+  const probe = document.createElement("i");
+  probe.style.color = `var(${name})`;
+  document.body.append(probe);
+  const found = getComputedStyle(probe).color;
+  probe.remove();
+  return found;
+}
 
 async function unpack(text) {
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -14,28 +24,98 @@ function themed(layout) {
   const axes = Object.keys(layout).filter((key) => /^[xy]axis/.test(key));
   return {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 10, r: 10, t: 30, b: 10 },
+    dragmode: FINGER ? false : "zoom", // a finger scrolls the page
     ...layout, font: { color: colour("--text"), family: "system-ui, sans-serif", size: 13 },
     ...Object.fromEntries(["xaxis", "yaxis", ...axes].map((key) => [key, axis(layout[key])])),
   };
 }
 
-function draw(figures) {
-  const options = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+// Nothing is sent anywhere: without plotlyServerURL the library has no place to send a chart to.
+const OPTIONS = {
+  responsive: true, displaylogo: false, plotlyServerURL: "", displayModeBar: FINGER ? false : "hover",
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "sendChartToCloud"],
+};
+
+function draw(figures, width) {
   return Promise.all(Object.entries(figures).map(([id, figure]) =>
-    window.Plotly.react(read(id), figure.data, themed(figure.layout), options)));
+    window.Plotly.react(read(id), figure.data, { ...themed(figure.layout), width }, OPTIONS)));
+}
+
+// A chart is drawn when it can be seen: hidden ones have no size. A page need not have a place for each.
+const visible = (figures) =>
+  Object.fromEntries(Object.entries(figures).filter(([id]) => read(id) && !read(id).closest("[hidden]")));
+
+// Paper is white, and narrower than a screen.
+function printing(figures) {
+  const PAPER = 700;
+  let theme;
+  window.addEventListener("beforeprint", () => {
+    theme = document.documentElement.dataset.theme;
+    document.documentElement.dataset.theme = "light";
+    draw(visible(figures), PAPER);
+  });
+  window.addEventListener("afterprint", async () => {
+    theme ? (document.documentElement.dataset.theme = theme) : delete document.documentElement.dataset.theme;
+    await draw(visible(figures));
+    for (const id of Object.keys(visible(figures))) window.Plotly.Plots.resize(id);
+  });
+}
+
+// Light and dark: as the system says until somebody chooses; "theme" is told to the document.
+function themes() {
+  const system = window.matchMedia("(prefers-color-scheme: dark)");
+  const tell = () => document.dispatchEvent(new Event("theme"));
+  system.addEventListener("change", tell);
+  document.querySelector("[data-toggle-theme]").addEventListener("click", () => {
+    const root = document.documentElement;
+    const dark = root.dataset.theme ? root.dataset.theme === "dark" : system.matches;
+    root.dataset.theme = dark ? "light" : "dark";
+    tell();
+  });
+}
+
+// One of several charts: the one that is chosen.
+function chooseViews(drawn) {
+  for (const select of document.querySelectorAll("[data-views]")) {
+    const show = () => {
+      for (const view of select.closest(".views").querySelectorAll("[data-view]")) view.hidden = view.dataset.view !== select.value;
+      drawn();
+    };
+    select.addEventListener("change", show);
+  }
+}
+
+function copies() {
+  for (const button of document.querySelectorAll("[data-copy]")) {
+    const text = read(button.dataset.copy);
+    button.addEventListener("click", async () => {
+      try {
+        await navigator.clipboard.writeText(text.textContent);
+        button.textContent = "Copied";
+      } catch {
+        getSelection().selectAllChildren(text);
+        button.textContent = "Selected: copy it with the keyboard";
+      }
+    });
+  }
 }
 
 async function charts() {
   const figures = JSON.parse(read("figures").textContent);
-  if (!Object.keys(figures).length) return;
-  const script = document.createElement("script");
-  script.textContent = await unpack(read("plotly").textContent);
-  document.head.append(script);
-  await draw(figures);
-  const again = () => draw(figures);
-  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
-  window.addEventListener("beforeprint", again);
+  const redraw = () => draw(visible(figures));
+  if (Object.keys(figures).length) {
+    const script = document.createElement("script");
+    script.textContent = await unpack(read("plotly").textContent);
+    document.head.append(script);
+    await window.prepare?.(figures); // a page that fills its charts from rows
+    await redraw();
+    chooseViews(redraw);
+    printing(figures);
+    document.addEventListener("theme", redraw);
+  }
   document.documentElement.dataset.drawn = "yes";
 }
 
+themes();
+copies();
 if (read("figures")) requestAnimationFrame(() => setTimeout(charts));

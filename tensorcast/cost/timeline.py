@@ -23,6 +23,7 @@ from tensorcast.cost.time import BOUNDS
 
 COMPUTE_STREAM, LINK_STREAM, BOTH = "compute", "communication", "compute, communication"
 BEFORE, AFTER, HALVES = "before the layers", "after the layers", "both halves of the batch"
+SUMMED = -1
 _PLACES = {"pre": BEFORE, "post": AFTER, "": "the model", "stage": "to the next stage", "back": "to the stage before"}
 
 
@@ -44,12 +45,21 @@ class Call(NamedTuple):
     comm_bytes: float = 0.0
     memory_bytes: float | None = None
 
+    @property
+    def streams(self) -> list[str]:
+        return self.stream.split(", ")
+
 
 class Slice(NamedTuple):
-    """A call and when it starts, in seconds from the start of the timeline."""
+    """A call and when it starts, in seconds from the start of the timeline.
+
+    `layer`: that it runs in, None outside of layers; `half`: of the batch, None where the batch is whole.
+    """
 
     call: Call
     start_s: float
+    layer: int | None = None
+    half: int | None = None
 
     @property
     def end_s(self) -> float:
@@ -67,6 +77,11 @@ class Run:
     kind: int
     layer: int | None
     slices: tuple[Slice, ...]
+
+    @property
+    def summed(self) -> bool:
+        """Only sums are known; of communication the work in full, but no more time than computation does not hide."""
+        return self.kind == SUMMED
 
     @property
     def start_s(self) -> float:
@@ -89,6 +104,11 @@ class Pass:
     past: int = 0
     component: str = ""
 
+    @property
+    def through_model(self) -> bool:
+        """Whether it goes through the model; of the others only sums are known."""
+        return any(run.kind >= 0 for run in self.runs)
+
 
 @dataclass(frozen=True)
 class Timeline:
@@ -106,8 +126,11 @@ class Timeline:
         return ((each, run, piece) for each in self.passes for run in each.runs for piece in run.slices)
 
     def to_dict(self) -> dict[str, Any]:
-        """Of the longest pass every run, and the calls of one run of each kind, in seconds from the run's start."""
-        longest = max(self.passes, key=lambda each: each.end_s - each.start_s)
+        """Of the longest pass every run, and the calls of one run of each kind, in seconds from the run's start.
+
+        A pass through the model where there is one: waiting for other stages may take longer.
+        """
+        longest = max(self.passes, key=lambda each: (each.through_model, each.end_s - each.start_s))
         firsts: dict[int, Run] = {}
         for run in longest.runs:
             firsts.setdefault(run.kind, run)
@@ -186,7 +209,7 @@ def _summed(phase: Phase, clock: float) -> Pass:
             work = (op[name] for name in WORK)
             slices.append(Slice(Call(op["op"], op["module"], stream, op["time_s"], op["bound"], *work), clock))
             clock += op["time_s"]
-    return Pass(start, clock, (Run("", -1, None, tuple(slices)),) if slices else ())
+    return Pass(start, clock, (Run("", SUMMED, None, tuple(slices)),) if slices else ())
 
 
 def _pass(passes: Passes, index: int, start: float) -> Pass:
@@ -201,8 +224,10 @@ def _pass(passes: Passes, index: int, start: float) -> Pass:
     kinds: dict[tuple[int, ...], int] = {}
     runs, clock = [], start
     for name, layer, placed in _groups(chains, passes):
-        slices = tuple(Slice(calls[id(each.task)], clock + float(each.start[0])) for each in placed)
-        kind = kinds.setdefault(tuple(id(each.task) for each in placed), len(kinds))
+        slices = tuple(
+            Slice(calls[id(each.task)], clock + float(each.start[0]), inside, half) for each, inside, half in placed
+        )
+        kind = kinds.setdefault(tuple(id(each.task) for each, *_ in placed), len(kinds))
         runs.append(Run(name, kind, layer, slices))
         clock = max([clock, *(each.end_s for each in slices)])
     end = max(clock, start + passes.host_s)
@@ -226,20 +251,34 @@ def _call(priced: Priced, basis: np.ndarray, index: int) -> Call:
     )
 
 
-def _groups(chains: Sequence[list[Task]], passes: Passes) -> Iterator[tuple[str, int | None, list[Placed]]]:
-    """(name, layer, calls from second 0 on) of what lies between barriers; two halves of a batch have none."""
+Where = tuple[Placed, int | None, int | None]
+"""A call from second 0 of its run on, its layer, and its half of the batch."""
+
+
+def _groups(chains: Sequence[list[Task]], passes: Passes) -> Iterator[tuple[str, int | None, list[Where]]]:
+    """(name, layer, calls) of what lies between barriers; two halves of a batch have none."""
     if len(chains) > 1:
-        runs = [[in_order(run.tasks) for run in runs_of(chain, passes.layers)] for chain in chains]
-        yield HALVES, None, list(in_turns([plan_of(chain_of.from_iterable(half)) for half in runs]))
+        yield HALVES, None, list(_halves(chains, passes.layers))
         return
     for backwards, part in _directions(chains[0]):
         for stack, layer, tasks in runs_of(part, passes.layers, backwards):
             name = _PLACES.get(tasks[0].row.place, stack) if layer is None else f"{stack}.{layer}"
             if passes.overlap:
-                yield name, layer, list(beside(plan_of(in_order(tasks))))
+                placed = beside(plan_of(in_order(tasks)))
             else:
                 starts = accumulate((task.seconds for task in tasks[:-1]), initial=np.zeros(1))
-                yield name, layer, [Placed(task, start) for task, start in zip(tasks, starts, strict=True)]
+                placed = map(Placed, tasks, starts)
+            yield name, layer, [(each, layer, None) for each in placed]
+
+
+def _halves(chains: Sequence[list[Task]], layers: range | None) -> Iterator[Where]:
+    """The calls of the halves in turns. Each half's own keep their order, which tells the layer of each."""
+    runs = [[(run.layer, in_order(run.tasks)) for run in runs_of(chain, layers)] for chain in chains]
+    inside = [iter([layer for layer, tasks in half for _ in tasks]) for half in runs]
+    half_of = {id(task): half for half, chain in enumerate(chains) for task in chain}
+    for each in in_turns([plan_of(chain_of.from_iterable(tasks for _, tasks in half)) for half in runs]):
+        half = half_of[id(each.task)]
+        yield each, next(inside[half]), half
 
 
 def _directions(chain: Sequence[Task]) -> list[tuple[bool, list[Task]]]:

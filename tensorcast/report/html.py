@@ -1,7 +1,8 @@
 """Pages that open from disk, without a network: templates of reports/, filled in, with everything they need inside.
 
 Templates are looked up in ./reports first, then in what ships: a user's `simulate.html` replaces ours, and may extend
-it as `shipped/simulate.html`. Text is escaped wherever it comes from.
+it as `shipped/simulate.html`. So are those that a shipped template names: a user's `style.css` is that of every page.
+Text is escaped wherever it comes from.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from typing import Any
 
 from tensorcast import __version__, content, units
 from tensorcast.errors import InputError
+from tensorcast.report.facts import label
 from tensorcast.report.json import strict
 
-FORMATS: Mapping[str, Callable[[Any], str]] = {
+FORMATS: Mapping[str, Callable[..., str]] = {
     "seconds": units.seconds, "bytes": units.bytes_, "flop": units.flop, "flops": units.flops, "count": units.count,
-    "bandwidth": units.bandwidth, "percent": units.percent,
+    "bandwidth": units.bandwidth, "percent": units.percent, "rate": units.rate, "label": label,
 }  # fmt: skip
 """Filters that templates write figures with."""
-SHIPPED = "shipped"
+SHIPPED = "shipped/"
 
 
 def render(template: str, figures: Mapping[str, Any], **context: Any) -> str:
@@ -33,37 +35,68 @@ def render(template: str, figures: Mapping[str, Any], **context: Any) -> str:
     """
     import jinja2
 
-    folders = content.folder("reports")
-    shipped = content.shipped_root() / "reports"
-    loader = jinja2.ChoiceLoader(
-        [jinja2.FileSystemLoader(folders), jinja2.PrefixLoader({SHIPPED: jinja2.FileSystemLoader(shipped)})]
-    )
     environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+        loader=jinja2.FunctionLoader(_source), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    environment.filters.update(FORMATS, rate=units.rate)
+    environment.filters.update(FORMATS, raw=_raw)
     page = {"version": __version__, "figures": strict(figures), "plotly": plotly_bundle() if figures else ""}
     try:
         return environment.get_template(template).render(page | context)
-    except jinja2.TemplateNotFound as error:
-        raise InputError(f"report template {error.name}: not found in {', '.join(map(str, folders))}") from None
+    except InputError:
+        raise
     except jinja2.TemplateSyntaxError as error:
-        place = f"{error.filename or error.name}:{error.lineno}"
-        raise InputError(f"report template {place}: {error.message}") from None
+        raise _refused(f"{error.filename or error.name}:{error.lineno}", str(error.message)) from None
+    except jinja2.TemplateNotFound as error:
+        raise _refused(_place(error) or template, f"no template {error.name!r} in {_folders_of(error.name)}") from None
     except Exception as error:  # whatever an expression of the user's template raises
-        raise InputError(f"report template {_place(error, folders)}: {type(error).__name__}: {error}") from None
+        raise _refused(_place(error) or template, f"{type(error).__name__}: {error}") from None
 
 
-def _place(error: Exception, folders: list[Path]) -> str:
-    """file:line of the innermost template that an error passed through."""
+def _source(name: str) -> tuple[str, str, None] | None:
+    """What jinja2.FunctionLoader wants of a template: its text and file; InputError where it cannot be read."""
+    path = next((folder / name.removeprefix(SHIPPED) for folder in _searched(name) if _is_in(folder, name)), None)
+    if path is None:
+        return None
+    try:
+        return path.read_text("utf-8"), str(path), None
+    except (OSError, UnicodeDecodeError) as error:
+        raise _refused(str(path), f"{error.strerror if isinstance(error, OSError) else error}") from None
+
+
+def _searched(name: str) -> list[Path]:
+    return [content.shipped_root() / "reports"] if name.startswith(SHIPPED) else content.folder("reports")
+
+
+def _is_in(folder: Path, name: str) -> bool:
+    return (folder / name.removeprefix(SHIPPED)).exists()
+
+
+def _folders_of(name: str | None) -> str:
+    return ", ".join(map(str, _searched(name or "")))
+
+
+def _refused(place: str, why: str) -> InputError:
+    return InputError(f"report template {place}: {' '.join(why.split())}")
+
+
+def _place(error: Exception) -> str:
+    """file:line of the innermost template that an error passed through; "" where it is in none."""
     place, trace = "", error.__traceback__
     while trace is not None:
         file = Path(trace.tb_frame.f_code.co_filename)
-        if any(file.is_relative_to(folder) for folder in folders):
+        if any(file.is_relative_to(folder) for folder in content.folder("reports")):
             place = f"{file}:{trace.tb_lineno}"
         trace = trace.tb_next
     return place
+
+
+def _raw(value: Any) -> str:
+    """A value with every digit, for sorting and CSV; of several all, the first of which counts."""
+    if value is None:
+        return ""
+    return " ".join(map(_raw, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 @cache

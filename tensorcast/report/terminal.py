@@ -13,7 +13,8 @@ from typing import IO, Any
 from rich.console import Console
 from rich.text import Text
 
-from tensorcast.report.lines import bullet, facts, heading, pairs
+from tensorcast.report.facts import facts_of
+from tensorcast.report.lines import bullet, facts, heading, pairs, wrapped
 from tensorcast.report.memory import memory_lines
 from tensorcast.report.ops import phase_lines
 from tensorcast.units import count, percent, rate, seconds
@@ -36,7 +37,7 @@ def printed(lines: Callable[[int, bool], list[Text]], file: IO[str] | None = Non
     console = Console(file=stream, highlight=False, emoji=False, markup=False)
     width = min(max(console.width, NARROWEST), WIDEST) if console.is_terminal else PIPE_WIDTH
     console.width = width
-    ascii_only = not _can_encode(stream, "█▓▒░▪·…×")
+    ascii_only = not _can_encode(stream, "█▓▒░▪▤▥·…×▁▂▃▄▅▆▇")
     with console.capture() as capture:
         for line in lines(width, ascii_only):
             if ascii_only:
@@ -72,37 +73,15 @@ def report_lines(
 def headline(estimate: Mapping[str, Any], width: int) -> list[Text]:
     """What was simulated: model, machine, plan, precision, work."""
     model, hardware = estimate["model"], estimate["hardware"]
-    line = heading(f"{model['name']} on {hardware['devices']} x {hardware['name']}")
+    lines = wrapped(f"{model['name']} on {hardware['devices']} x {hardware['name']}", width, "bold")
     asked = hardware.get("asked")
     if asked and asked != hardware["name"]:
-        line.append(f" (asked for as {asked})", style="not bold")
-    parameters = f"{count(model['parameters'])} parameters"
-    if model.get("active_parameters") not in (None, model["parameters"]):
-        parameters += f", {count(model['active_parameters'])} active per token"
-    return [
-        line,
-        *facts("model", [model["architecture"] or model["model_type"], parameters, f"from {model['origin']}"], width),
-        *facts("components", [_component(part) for part in model.get("components", ())], width),
-        *facts("plan", pairs(estimate["plan"]), width),
-        *facts("precision", precision(estimate["quant"]), width),
-        *facts(
-            "work", pairs({name: value for name, value in estimate["workload"].items() if not _unused(value)}), width
-        ),
-    ]
-
-
-def _component(part: Mapping[str, Any]) -> str:
-    """One component of a pipeline: `vae AutoencoderKL 83.8 M fp32`."""
-    return f"{part['name']} {part['architecture']} {count(part['parameters'])} {part['dtype']}"
-
-
-def precision(quant: Mapping[str, Any]) -> list[str]:
-    """Formats and how many modules have them, where that comes from, and the formats of KV cache and attention."""
-    schemes = [f"{scheme} ×{count(modules)}" for scheme, modules in (quant.get("modules") or {}).items()]
-    others = {name: value for name, value in quant.items() if name not in ("source", "modules")}
-    if not schemes:
-        return ["weights not quantised", *pairs(others)]
-    return [*schemes, str(quant.get("source", "")), *pairs(others)]
+        note = f"(asked for as {asked})"
+        if len(lines[-1]) + 1 + len(note) <= width:
+            lines[-1].append(f" {note}", style="not bold")
+        else:
+            lines += wrapped(note, width)
+    return [*lines, *(row for label, parts in facts_of(estimate).items() for row in facts(label, parts, width))]
 
 
 def metric_lines(metrics: Mapping[str, Any]) -> list[Text]:
@@ -177,11 +156,6 @@ def provenance_lines(provenance: Any, width: int) -> list[Text]:
         return facts("figures", pairs(provenance), width)
     texts = [provenance] if isinstance(provenance, str) else [str(item) for item in provenance]
     return facts("figures", texts, width)
-
-
-def _unused(value: Any) -> bool:
-    """Whether a workload field is a count of 0, that is, a feature nobody asked for (no chunk, no prefix)."""
-    return isinstance(value, int) and not isinstance(value, bool) and value == 0
 
 
 def _uncosted(op: Any) -> str:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 
@@ -57,8 +58,11 @@ def opened(chromium, request) -> Callable:
             SCREENSHOTS.mkdir(parents=True, exist_ok=True)
             name = f"{request.node.name}-{size['width']}-{scheme}".replace("/", "_")
             page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+            # Parallel coordinates are drawn by WebGL; without a graphics card Chromium comments on its own driver.
+            said = [line for line in said if "GL Driver Message" not in line]
             assert not said, said
-            beside = [url for url in asked if not url.startswith(("data:", "blob:", address))]
+            home = address if isinstance(where, Path) else urljoin(address, "/")
+            beside = [url for url in asked if not url.startswith(("data:", "blob:", home))]
             assert not beside, beside
         finally:
             context.close()

@@ -1,0 +1,80 @@
+"""What was simulated and what the answer is, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from tensorcast.report.columns import shown
+from tensorcast.report.lines import pairs
+from tensorcast.search.figures import FIGURES
+from tensorcast.units import count
+
+
+def facts_of(estimate: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Label → parts: model, components (of a pipeline), plan, precision, work; what there is nothing of is left out."""
+    model = estimate["model"]
+    parameters = f"{count(model['parameters'])} parameters"
+    if model.get("active_parameters") not in (None, model["parameters"]):
+        parameters += f", {count(model['active_parameters'])} active per token"
+    told = {
+        "model": [model["architecture"] or model["model_type"], parameters, f"from {model['origin']}"],
+        "components": [_component(part) for part in model.get("components", ())],
+        "plan": pairs(estimate["plan"]),
+        "precision": precision(estimate["quant"]),
+        "work": pairs({name: value for name, value in estimate["workload"].items() if not _unused(value)}),
+    }
+    return {label: parts for label, parts in told.items() if parts}
+
+
+def precision(quant: Mapping[str, Any]) -> list[str]:
+    """Formats and how many modules have them, where that comes from, and the formats of KV cache and attention."""
+    schemes = [f"{scheme} ×{count(modules)}" for scheme, modules in (quant.get("modules") or {}).items()]
+    others = {name: value for name, value in quant.items() if name not in ("source", "modules")}
+    if not schemes:
+        return ["weights not quantised", *pairs(others)]
+    return [*schemes, str(quant.get("source", "")), *pairs(others)]
+
+
+def _component(part: Mapping[str, Any]) -> str:
+    """One component of a pipeline: `vae AutoencoderKL 83.8 M fp32`."""
+    return f"{part['name']} {part['architecture']} {count(part['parameters'])} {part['dtype']}"
+
+
+def _unused(value: Any) -> bool:
+    """Whether a workload field is a count of 0, that is, a feature nobody asked for (no chunk, no prefix)."""
+    return isinstance(value, int) and not isinstance(value, bool) and value == 0
+
+
+ACRONYMS = {"ttft": "TTFT", "tpot": "TPOT", "vae": "VAE", "flops": "FLOP", "mfu": "MFU", "mbu": "MBU", "kv": "KV"}
+ENDINGS = {"s": "_s", "bytes": "_bytes"}
+"""Unit → what a name in the JSON ends in that the figure's unit says again."""
+
+
+def label(name: str, unit: str = "") -> str:
+    """A figure's name in the JSON, without the unit that is written with it, in words.
+
+    >>> label("ttft_s", "s"), label("tokens_per_s_per_user", "1/s"), label("kv_cache_bytes", "bytes")
+    ('TTFT', 'tokens/s per user', 'KV cache')
+    """
+    words = name.removesuffix(ENDINGS.get(unit, "")).replace("_per_s", "/s").split("_")
+    return " ".join(ACRONYMS.get(word, word) for word in words)
+
+
+class Answer(NamedTuple):
+    """A figure of the answer as people read it, and what it is."""
+
+    name: str
+    label: str
+    text: str
+    meaning: str
+
+
+def answers(estimate: Mapping[str, Any]) -> list[Answer]:
+    """Every metric that the estimate has, in its order."""
+    told = []
+    for name, value in estimate["metrics"].items():
+        if value is not None:
+            figure = FIGURES[name]
+            told.append(Answer(name, label(name, figure.unit), shown(value, figure.unit), figure.meaning))
+    return told
