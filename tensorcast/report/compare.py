@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from tensorcast.options import flag
 from tensorcast.report.lines import bullet, facts, heading
+from tensorcast.report.spark import spark_lines
 from tensorcast.report.sweep import FORM
 from tensorcast.report.terminal import printed, remarks
 from tensorcast.search.alternatives import LOAD, METRICS, varying
@@ -40,33 +41,34 @@ MOST_ROWS, MOST_STRETCHES, MOST_NAMES = 12, 5, 4
 
 def print_comparison(found: Comparison, file: IO[str] | None = None) -> None:
     """Print the report."""
-    printed(lambda width, _: comparison_lines(found, width), file or sys.stdout)
+    printed(lambda width, plain: comparison_lines(found, width, ascii_only=plain), file or sys.stdout)
 
 
-def comparison_lines(found: Comparison, width: int) -> list[Text]:
-    """The report as lines of at most `width` characters, wider only where a name is."""
+def comparison_lines(found: Comparison, width: int, *, ascii_only: bool = False) -> list[Text]:
+    """The report as lines of at most `width` characters."""
     letters = string.ascii_uppercase[: len(found.names)]
     title = f" (ratios to {letters[found.base]}; less, more: what is better)"
     lines = [heading(f"{len(letters)} alternatives") + Text(title, style="not bold")]
     for letter, each in zip(letters, found.alternatives, strict=True):
         devices = "" if each.devices is None else f"{each.devices:,} device{'s' if each.devices > 1 else ''}"
         lines += bullet(" · ".join(filter(None, (f"{letter}  {each.name}", devices))), width)
-    lines += [Text(""), *facts("all have", _same(found), width), Text(""), *_table(found, letters, width)]
-    refused = [
-        f"{letter}: {each.work['reason']}"
-        for letter, each in zip(letters, found.alternatives, strict=True)
-        if each.work["reason"]
-    ]
-    if refused:
+    lines += [Text(""), *facts("all have", same(found), width), Text(""), *_table(found, letters, width)]
+    if refused := refusals(found, letters):
         lines += [Text(""), *remarks("Refused at this work", refused, width, "yellow")]
     if found.curve is not None:
-        lines += [Text(""), *_curve(found.curve, letters, width)]
+        lines += [Text(""), *_curve(found.curve, letters, width, ascii_only)]
         lines += [Text(""), *_leads(found.curve, found.names, letters, width)]
     section = remarks("Warnings", found.warnings, width, "yellow")
     return [*lines, *([Text("")] if section else []), *section]
 
 
-def _same(found: Comparison) -> list[str]:
+def refusals(found: Comparison, letters: str) -> list[str]:
+    """Why alternatives have no figures at the asked work."""
+    pairs = zip(letters, found.alternatives, strict=True)
+    return [f"{letter}: {each.work['reason']}" for letter, each in pairs if each.work["reason"]]
+
+
+def same(found: Comparison) -> list[str]:
     """What all alternatives have: options, and the work where it is the same."""
     options = [each.options for each in found.alternatives]
     apart = (*WORK, *varying(options))
@@ -75,23 +77,28 @@ def _same(found: Comparison) -> list[str]:
     return same + [f"{flag(name)[2:]} {value:,}" for name, value in work.items() if name not in found.uneven]
 
 
-def _table(found: Comparison, letters: str, width: int) -> list[Text]:
-    """A line a figure, a column an alternative; as many columns beside each other as the width takes."""
-    have = [name for name in LABELS if any(name in each.work for each in found.alternatives)]
+def side_by_side(found: Comparison) -> list[list[str]]:
+    """A row a figure: name, whether less or more is better, a cell an alternative; [] where none has figures."""
+    each = found.alternatives
+    have = [name for name in LABELS if any(name in one.work for one in each)]
     if not have:
         return []
+    rows = [[flag(name)[2:], "", *(str(one.work.get(name, "-")) for one in each)] for name in found.uneven]
+    for name in have:
+        better = "" if name in NO_DIRECTION else "less" if METRICS[name].less else "more"
+        rows.append([LABELS[name], better, *(_cell(found, number, name) for number in range(len(each)))])
+    fits = [one.work.get("fits") for one in each]
+    return [*rows, ["fits", "", *("-" if one is None else "yes" if one else "no" for one in fits)]]
+
+
+def _table(found: Comparison, letters: str, width: int) -> list[Text]:
+    """A line a figure, a column an alternative; as many columns beside each other as the width takes."""
+    rows = side_by_side(found)
     across = max(1, (width - LABEL - 5) // (CELL + GAP))
     lines: list[Text] = []
-    for start in range(0, len(letters), across):
-        here = range(start, min(start + across, len(letters)))
-        table = [["", "", *(letters[i] for i in here)]]
-        for name in found.uneven:
-            table.append([flag(name)[2:], "", *(str(found.alternatives[i].work.get(name, "-")) for i in here)])
-        for name in have:
-            better = "" if name in NO_DIRECTION else "less" if METRICS[name].less else "more"
-            table.append([LABELS[name], better, *(_cell(found, i, name) for i in here)])
-        fits = [found.alternatives[i].work.get("fits") for i in here]
-        table.append(["fits", "", *("-" if each is None else "yes" if each else "no" for each in fits)])
+    for start in range(0, len(letters) if rows else 0, across):
+        end = start + across
+        table = [["", "", *letters[start:end]], *([*row[:2], *row[2:][start:end]] for row in rows)]
         lines += [Text("")] * bool(lines) + [Text(_row(cells)) for cells in table]
         lines[-len(table)].stylize("dim")
     return lines
@@ -113,7 +120,7 @@ def _cell(found: Comparison, number: int, name: str) -> str:
     return f"{_form(name)(value)} {shown:>7}" if len(found.names) > 1 else _form(name)(value)
 
 
-def _curve(curve: Curve, letters: str, width: int) -> list[Text]:
+def _curve(curve: Curve, letters: str, width: int, ascii_only: bool) -> list[Text]:
     """The metric at some of the values asked for, at most `MOST_ROWS`, first and last among them."""
     form, less = _form(curve.metric), "less" if curve.figure.less else "more"
     title = heading(f"{curve.metric} along {flag(curve.along)[2:]}")
@@ -126,7 +133,13 @@ def _curve(curve: Curve, letters: str, width: int) -> list[Text]:
     for letter, values, fits in zip(letters, curve.values[:, at], curve.fits[:, at], strict=True):
         cells = (_point(form, *each) for each in zip(values, fits, strict=True))
         columns.append([f"{letter} ", *cells])
-    return [*lines, *_beside(columns, width)]
+    lines += _beside(columns, width)
+    if len(curve.shown) > 1:
+        fair = curve.fair[:, curve.places(curve.shown)]
+        curves = {letter: (curve.shown, values) for letter, values in zip(letters, fair, strict=True)}
+        lines += [Text(""), Text("Where it fits, all on one scale:", style="dim")]
+        lines += spark_lines(curves, form, width, less=curve.figure.less, one_scale=True, ascii_only=ascii_only)
+    return lines
 
 
 def _beside(columns: list[list[str]], width: int) -> list[Text]:
@@ -147,23 +160,35 @@ def _point(form: Callable[[Any], str], value: float, fits: bool) -> str:
 
 
 def _leads(curve: Curve, names: Sequence[str], letters: str, width: int) -> list[Text]:
-    """Who leads of all, of every two, and from where on an alternative does not count."""
-    option = flag(curve.along)[2:]
-    points = f"every {option} from {curve.points[0]:,} to {curve.points[-1]:,}"
-    if not curve.every_number:
-        points = f"at the {len(curve.points):,} values given, not between"
-    lines = [heading("Who leads") + Text(f" ({points})", style="not bold")]
-    if len(names) > 2:
-        lines += bullet(_said(curve.leads, lambda each, where: _leader(each, where, letters, alone=False)), width)
-    for pair in curve.pairs if len(names) <= MOST_NAMES else ():
-        own = letters if len(names) > 2 else names
-        told = _said(pair.stretches, lambda each, where, own=own: _leader(each, where, own, alone=True))
-        lines += bullet(f"{letters[pair.first]} and {letters[pair.second]}: {told}", width)
+    lines = [heading("Who leads") + Text(f" ({covered(curve)})", style="not bold")]
+    for text, warns in who_leads(curve, names, letters):
+        lines += bullet(text, width, "yellow" if warns else "")
     if len(names) > MOST_NAMES:
         lines += bullet(f"{len(curve.pairs)} pairs: --json has them", width)
-    for text, who in _standings(curve, letters).items():
-        lines += bullet(f"{', '.join(who)} {text}", width, "yellow")
     return lines
+
+
+def covered(curve: Curve) -> str:
+    """The points that were looked at."""
+    option = flag(curve.along)[2:]
+    if curve.every_number:
+        return f"every {option} from {curve.points[0]:,} to {curve.points[-1]:,}"
+    return f"at the {len(curve.points):,} values given, not between"
+
+
+def who_leads(curve: Curve, names: Sequence[str], letters: str, most: int = MOST_NAMES) -> Iterator[tuple[str, bool]]:
+    """Who leads of all, of every two (of at most `most` alternatives), and from where on one does not count.
+
+    With each sentence: whether it is such a warning.
+    """
+    if len(names) > 2:
+        yield _said(curve.leads, lambda each, where: _leader(each, where, letters, alone=False)), False
+    for pair in curve.pairs if len(names) <= most else ():
+        own = letters if len(names) > 2 else names
+        told = _said(pair.stretches, lambda each, where, own=own: _leader(each, where, own, alone=True))
+        yield f"{letters[pair.first]} and {letters[pair.second]}: {told}", False
+    for text, who in _standings(curve, letters).items():
+        yield f"{', '.join(who)} {text}", True
 
 
 def _standings(curve: Curve, letters: str) -> dict[str, list[str]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from rich.text import Text
 
 from tensorcast.options import KNOWN, flag
-from tensorcast.report.lines import crop_right, facts, heading
+from tensorcast.report.lines import facts, heading, wrapped
 from tensorcast.report.terminal import printed, remarks
 from tensorcast.search.optimum import HALVES, Optimum
 from tensorcast.units import bytes_, count, percent, rate, seconds
@@ -24,6 +24,9 @@ SERVED = {
 }
 GOALS = {"throughput": "tokens per device", "cost": "cost per token", "energy": "energy per token"}
 REASONS = 5
+BOLD = ("plan", *HALVES, "would do")
+Fact = tuple[str, list[str]]
+"""A label and what is said of it."""
 
 
 def print_optimum(found: Optimum, *, file: IO[str] | None = None) -> None:
@@ -35,48 +38,49 @@ def optimum_lines(found: Optimum, width: int) -> list[Text]:
     """The report as lines of at most `width` characters."""
     content = found.to_dict()
     row = content["best"] or content["nearest"]
+    title = heading_of(content, row)
     sections = [
-        [*_title(content, row, width), *_answer(content, row, width)],
-        _verdict_lines(content, row, width),
+        [*wrapped(title, width, "bold"), *_facts(answer(content, row), width)],
+        _facts(verdict(content, row), width),
         _next_best(content, width),
         _plans(content["plans"], width),
-        remarks("Assumptions", [*_assumptions(content, row)], width),
+        remarks("Assumptions", [*assumptions(content, row)], width),
         remarks("Warnings", content["warnings"], width, "yellow"),
     ]
     return [line for section in sections if section for line in (*section, Text(""))][:-1]
 
 
-def _title(content: Mapping[str, Any], row: Mapping[str, Any], width: int) -> list[Text]:
-    verdict = "Best of" if content["best"] else "Nothing meets the limits; nearest:"
-    line = heading(crop_right(f"{verdict} {content['model']} on {content['devices']} x {row['hw']}", width))
-    return [line, *facts("search", [f"--mode {content['mode']}", f"by {GOALS[content['objective']]}"], width)]
+def heading_of(content: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    said = "Best of" if content["best"] else "Nothing meets the limits; nearest:"
+    return f"{said} {content['model']} on {content['devices']} x {row['hw']}"
 
 
-def _answer(content: Mapping[str, Any], row: Mapping[str, Any], width: int) -> list[Text]:
+def _facts(told: Iterable[Fact], width: int) -> list[Text]:
+    return [line for label, parts in told for line in facts(label, parts, width, "bold" if label in BOLD else "")]
+
+
+def answer(content: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[Fact]:
     """Plan, batch, and the figures beside their limits."""
-    limits, lines = content["limits"], []
+    limits = content["limits"]
+    yield "search", [f"--mode {content['mode']}", f"by {GOALS[content['objective']]}"]
     for name in [half for half in HALVES if half in row] or [None]:
         side = row if name is None else row[name]
         many = row["copies"] * side.get("instances", 1)
         what = "client" if content["mode"] == "aggregated" else "sequence"
-        parts = [
-            plan_flags(side), f"{_several(many, 'instance')} of {_several(side['instance_devices'], 'device')}",
-            f"{_several(side['batch'], what)} each",
-        ]  # fmt: skip
-        lines += facts(name or "plan", parts, width, "bold")
+        of_each = f"{_several(many, 'instance')} of {_several(side['instance_devices'], 'device')}"
+        yield name or "plan", [plan_flags(side), of_each, f"{_several(side['batch'], what)} each"]
     if "ratio" in row:
         used = row["copies"] * row["instance_devices"]
-        parts = [f"{row['ratio']} prefill to decode", f"{used} of {content['devices']} devices used"]
-        lines += facts("ratio", parts, width)
-    lines += facts("options", [*other_flags(row)], width)
-    lines += facts("TTFT", [seconds(row["ttft_s"]), _limit(limits["ttft_s"])], width)
+        yield "ratio", [f"{row['ratio']} prefill to decode", f"{used} of {content['devices']} devices used"]
+    yield "options", [*other_flags(row)]
+    yield "TTFT", [seconds(row["ttft_s"]), _limit(limits["ttft_s"])]
     if "kv_transfer_s" in row:
         sent = f"{bytes_(row['kv_transfer_bytes'])} a prompt and rank over {row['kv_transfer_tier']}"
-        lines += facts("KV transfer", [f"{seconds(row['kv_transfer_s'])} of that", sent], width)
-    lines += facts("TPOT", [seconds(row["tpot_s"]), _limit(limits["tpot_s"])], width)
-    lines += facts("throughput", _throughput(row), width)
-    lines += facts("memory", _memory(row, limits["memory_headroom"]), width)
-    return lines + facts("a token", [*_cost(row)], width)
+        yield "KV transfer", [f"{seconds(row['kv_transfer_s'])} of that", sent]
+    yield "TPOT", [seconds(row["tpot_s"]), _limit(limits["tpot_s"])]
+    yield "throughput", _throughput(row)
+    yield "memory", _memory(row, limits["memory_headroom"])
+    yield "a token", [*_cost(row)]
 
 
 def _limit(value: float | None) -> str:
@@ -101,15 +105,15 @@ def _cost(row: Mapping[str, Any]) -> Iterator[str]:
         yield f"{row['joules_per_token']:.3g} J, at the devices' full power"
 
 
-def _verdict_lines(content: Mapping[str, Any], row: Mapping[str, Any], width: int) -> list[Text]:
+def verdict(content: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[Fact]:
     """What binds and how far the next plan is; or what would have to give."""
     if not content["best"]:
-        return facts("would do", [" and ".join(content["what_would"])], width, "bold")
+        yield "would do", [" and ".join(content["what_would"])]
+        return
     binding, lead = content["binding"], content["lead"]
     why = "keeps the slower side back" if "ratio" in row else "a larger batch would be worth more without it"
-    said = f"{binding}: {why}" if binding else "no limit: no other batch would be worth more"
-    ahead = f"{percent(lead)} ahead of the next plan" if lead is not None else "no other plan meets the limits"
-    return facts("binds", [said], width) + facts("lead", [ahead], width)
+    yield "binds", [f"{binding}: {why}" if binding else "no limit: no other batch would be worth more"]
+    yield "lead", [f"{percent(lead)} ahead of the next plan" if lead is not None else "no other plan meets the limits"]
 
 
 def _next_best(content: Mapping[str, Any], width: int) -> list[Text]:
@@ -126,15 +130,14 @@ def _next_best(content: Mapping[str, Any], width: int) -> list[Text]:
         for row in rows
     ]  # fmt: skip
     widths = [max(map(len, column)) for column in zip(titles, *figures, strict=True)]
-    varying = [name for name in ("hw", *KNOWN) if len({str(row.get(name)) for row in (content["best"], *rows)}) > 1]
-    names = [_named(row, [name for name in varying if name not in SAID]) for row in rows]
+    names = names_of([content["best"], *rows])[1:]
     room = width - sum(widths) - 2 * len(widths)
     apart = max(map(len, names)) > room  # then a name has a line of its own
     first = 2 if apart else max(map(len, names))
     lines = [heading("Next best"), _cells(" " * first, titles, widths)]
     lines[1].stylize("dim")
     for name, cells in zip(names, figures, strict=True):
-        lines += [Text(crop_right(name, width))] if apart else []
+        lines += wrapped(name, width) if apart else []
         lines.append(_cells(" " * first if apart else name.ljust(first), cells, widths))
     return lines
 
@@ -143,6 +146,12 @@ def _cells(name: str, cells: Sequence[str], widths: Sequence[int]) -> Text:
     """A line of the table; the last cell is a text."""
     figures = [cell.rjust(size) for cell, size in zip(cells[:-1], widths[:-1], strict=True)]
     return Text("  ".join((name, *figures, cells[-1])))
+
+
+def names_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What tells each row from the others."""
+    varying = [name for name in ("hw", *KNOWN) if len({str(row.get(name)) for row in rows}) > 1]
+    return [_named(row, [name for name in varying if name not in SAID]) for row in rows]
 
 
 def _named(row: Mapping[str, Any], varying: Sequence[str]) -> str:
@@ -191,17 +200,20 @@ def other_flags(row: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _plans(plans: Mapping[str, Any], width: int) -> list[Text]:
-    refused = plans["refused"]
-    parts = [
-        f"{count(plans['considered'])} considered", f"{count(plans['priced'])} priced",
-        f"{count(plans['ruled_out'])} ruled out by bounds", f"{count(sum(refused.values()))} refused",
-    ]  # fmt: skip
-    commonest = sorted(refused.items(), key=lambda item: -item[1])[:REASONS]
+    commonest = sorted(plans["refused"].items(), key=lambda item: -item[1])[:REASONS]
     told = remarks("Refused", [f"{count(many)} x {reason}" for reason, many in commonest], width, "yellow")
-    return facts("plans", parts, width) + told
+    return facts("plans", looked_at(plans), width) + told
 
 
-def _assumptions(content: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[str]:
+def looked_at(plans: Mapping[str, Any]) -> list[str]:
+    """How many plans there are, and what became of them."""
+    return [
+        f"{count(plans['considered'])} considered", f"{count(plans['priced'])} priced",
+        f"{count(plans['ruled_out'])} ruled out by bounds", f"{count(sum(plans['refused'].values()))} refused",
+    ]  # fmt: skip
+
+
+def assumptions(content: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[str]:
     yield f"requests of {count(row['input_len'])} tokens in and {count(row['output_len'])} out"
     yield SERVED[content["mode"]]
     yield "precision: the checkpoint's own" if row["quant"] == "auto" else f"precision: --quant {row['quant']}"

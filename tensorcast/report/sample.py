@@ -1,0 +1,90 @@
+"""The rows of a sweep that a page holds: all of a few, of many the best, whole fronts, and evenly spaced others."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from tensorcast.search.figures import BEST
+from tensorcast.search.pareto import front
+from tensorcast.search.summary import merit, truths
+
+if TYPE_CHECKING:
+    import pandas
+
+MOST = 10_000
+TOP = 10
+FRONTS = (*BEST, "tpot_s", "request_latency_s", "image_latency_s", "step_time_s", "total_bytes")
+"""Figures of which every two have their front kept whole."""
+
+
+class Sample:
+    """A sink of tables: memory for MOST rows, or the fronts, beside the table that comes, however many there are.
+
+    `every`: of the other rows each such one is kept. `total`: rows that came; `places`: of those that are kept.
+    """
+
+    def __init__(self, *figures: str, most: int = MOST) -> None:
+        """`figures`: those of which the best are kept and that have fronts, beside FRONTS."""
+        self.figures, self.most = tuple(dict.fromkeys((*figures, *FRONTS))), most
+        self.total, self.every = 0, 1
+        self._rows: pa.Table | None = None
+        self.places = np.zeros(0, dtype=np.int64)
+
+    def add(self, table: pa.Table) -> None:
+        """Keep these rows, or of all that are kept and these no more than `most`."""
+        places = np.arange(self.total, self.total + len(table))
+        self.total += len(table)
+        if self._rows is not None:
+            table = pa.concat_tables([self._rows, table]).unify_dictionaries()
+        self._rows, self.places = table, np.concatenate((self.places, places))
+        if len(table) > self.most:
+            self._thin()
+
+    @property
+    def rows(self) -> pa.Table:
+        """In the order they came in."""
+        return self._rows
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @property
+    def fronts(self) -> list[tuple[str, str]] | None:
+        """The pairs of figures whose front is whole; None: every row is there."""
+        return None if self.every == 1 else list(combinations(self.figures, 2))
+
+    def _thin(self) -> None:
+        needed = self._needed()
+        while True:
+            keep = needed | (self.places % self.every == 0)
+            if keep.sum() <= self.most or self.every > self.total:
+                break
+            self.every *= 2
+        at = np.flatnonzero(keep)
+        self._rows, self.places = self._rows.take(at), self.places[at]
+
+    def _needed(self) -> np.ndarray:
+        """The best rows by each figure, and the fronts."""
+        needed = np.zeros(len(self._rows), dtype=bool)
+        fits = np.flatnonzero(truths(self._rows["fits"].cast(pa.bool_())))
+        have = [name for name in self.figures if name in self._rows.column_names]
+        values = {name: merit(self._rows, name)[fits] for name in have}
+        for each in values.values():
+            order = np.argsort(-each, kind="stable")
+            needed[fits[order[~np.isnan(each[order])][:TOP]]] = True
+        for one, other in combinations(values, 2):
+            there = np.flatnonzero(~np.isnan(values[one]) & ~np.isnan(values[other]))
+            needed[fits[there[front(values[one][there], values[other][there])]]] = True
+        return needed
+
+
+def few(frame: pandas.DataFrame, *figures: str) -> tuple[pandas.DataFrame, Sample]:
+    """The rows of a frame that a page holds; `figures`: as of Sample."""
+    sample = Sample(*figures)
+    needed = [name for name in dict.fromkeys((*sample.figures, "fits")) if name in frame]
+    sample.add(pa.Table.from_pandas(frame[needed], preserve_index=False))
+    return (frame if sample.every == 1 else frame.iloc[sample.places]), sample

@@ -1,0 +1,53 @@
+"""The pages of `optimize` and `compare`, in a browser."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tensorcast as tc
+from tensorcast.report.pages import optimize_page
+from tests.verify.tiny import TINY
+
+SMALL = {"model": TINY["llama"], "input_len": 64, "output_len": 16}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(own_folder) -> None:
+    """No table of another test."""
+
+
+def test_an_optimum_shows_its_limits_its_plans_and_how_to_start_it(opened, tmp_path) -> None:
+    found = tc.optimize(**SMALL, hw="h100-sxm", devices=2, batch="1:8", tpot_s=1.0, memory_headroom=0.5, jobs=1)
+    path = tmp_path / "optimum.html"
+    path.write_text(optimize_page(found, "tensorcast optimize", "vllm serve <x>"), encoding="utf-8")
+    with opened(path) as page:
+        assert page.locator("#limits .bars path").count() == 2 and "TPOT" in page.locator("#limits").inner_text()
+        assert page.locator("#runners-up tbody tr").count() == min(5, len(found.rows)) > 1
+        best = page.locator("#answer dl").inner_text()
+        assert f"{found.best['batch']} clients each" in best and "binds" in best
+        assert page.locator("#start-line").inner_text() == "vllm serve <x>"
+        assert page.locator("#rows-table tbody tr").count() == len(found.rows)
+        points = page.evaluate("document.getElementById('pareto').data[0].y")
+        assert points == pytest.approx(found.frame["tokens_per_s_per_device"].tolist())
+        assert page.locator("#pareto .legendtext").first.text_content() == "meet the limits"
+
+
+def test_a_comparison_shows_the_curve_who_leads_and_where_it_changes(opened, tmp_path) -> None:
+    found = tc.compare(
+        {"tp": 1, "hw": "h100-sxm"}, {"tp": 2, "hw": "ascend-910c-die"}, **SMALL, values="1:64", metric="tpot_s"
+    )
+    path = tmp_path / "comparison.html"
+    found.to_html(path)
+    with opened(path, scheme="dark") as page:
+        assert page.locator("#side-by-side tbody tr").count() >= 8
+        told = page.locator("#leads li").first.inner_text()
+        assert told.startswith("A and B: ") and "leads" in told
+        lines = page.evaluate("document.getElementById('curve').data.map(trace => [[...trace.x], [...trace.y]])")
+        for (x, y), wanted in zip(lines, found.curve.fair, strict=True):
+            assert x == found.curve.points.tolist() and np.array(y) == pytest.approx(wanted)
+        page.locator('[data-chart="heatmap"] select[name="value"]').select_option("ttft_s")
+        (cells,) = page.evaluate("document.getElementById('heatmap').data.map(trace => trace.z)")
+        frame = found.frame
+        for name, row in zip(found.names, cells, strict=True):
+            assert row == pytest.approx(frame[frame["alternative"] == name]["ttft_s"].tolist())
