@@ -13,7 +13,7 @@ from tensorcast.training.shares import STATES, Share
 
 REDUCE, GATHER, OPTIMIZER = "gradients", "weights", "optimizer"
 _ANYWHERE = ((0, None),) * 3
-_ONE = Steps(1, (1,), (0,))
+_ONE = Steps(0, (0,), (0,))  # one pass, of no sequence
 
 
 def reduce_rows(shares: Iterable[Share], zero: int, fmt: str) -> list[tuple[Share, Row]]:
