@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import IO
+from typing import IO, Any
+
+import click
 
 from tensorcast.errors import InputError
 
 STDOUT = "-"
+BINARY = ("--parquet", "--tables", "to_parquet", "to_tables")
+"""Flags and methods whose files are no text."""
+KEEP = "tensorcast.keep"
+"""Of a command's `meta`: files that exist are kept."""
 
 
 def check_outputs(targets: Sequence[tuple[str, str | None]]) -> None:
-    """Raise `InputError` for a (flag, file) that cannot be written, or for two flags with one file."""
+    """Raise `InputError` for a (flag, file) that cannot be written or is to be kept, or for two flags with one file."""
     seen: dict[str, str] = {}
     for flag, path in targets:
         if path is None:
@@ -27,6 +34,20 @@ def check_outputs(targets: Sequence[tuple[str, str | None]]) -> None:
             raise InputError(f"{seen[place]} and {flag} both write to {path}; give them two files")
         seen[place] = flag
         check_writable(path, flag)
+        if keeping():
+            check_new(path, flag)
+
+
+def keeping() -> bool:
+    """Whether the command that runs was asked to keep files that exist (--keep, TENSORCAST_KEEP) and not to --force."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.meta.get(KEEP, False)
+
+
+def check_new(path: str, flag: str) -> None:
+    """Raise `InputError` for a file that exists; what is no file (-, /dev/null, a pipe) holds nothing to keep."""
+    if path != STDOUT and _is_file(path):
+        raise InputError(f"{flag} {path}: exists; --force replaces it")
 
 
 def check_writable(path: str, flag: str) -> None:
@@ -34,32 +55,51 @@ def check_writable(path: str, flag: str) -> None:
     if path == STDOUT:
         if sys.stdout is None:
             raise InputError(f"{flag} -: standard output is closed; give a file")
+        if flag in BINARY and (sys.stdout.isatty() or not hasattr(sys.stdout, "buffer")):
+            raise InputError(f"{flag} -: is no text, and standard output is a terminal; give a file or a pipe")
         return
-    target = os.path.realpath(path)
-    folder = os.path.dirname(target)
-    if os.path.isdir(target):
+    if os.path.isdir(path):
         raise InputError(f"{flag} {path}: is a folder; give a file in it")
+    if os.path.exists(path) and not os.access(path, os.W_OK):
+        raise InputError(f"{flag} {path}: not writable; choose another file")
+    if _is_special(path):
+        return
+    folder = os.path.dirname(os.path.realpath(path))
     if not os.path.isdir(folder):
         raise InputError(f"{flag} {path}: there is no folder {folder}; create it first")
-    if os.path.exists(target) and not os.access(target, os.W_OK):
-        raise InputError(f"{flag} {path}: not writable; choose another file")
-    if not _is_special(target):
-        try:
-            handle, probe = tempfile.mkstemp(dir=folder, prefix=".tensorcast-")
-        except OSError as error:
-            raise InputError(f"{flag} {path}: cannot write there: {error.strerror}") from error
-        os.close(handle)
-        os.unlink(probe)
+    try:
+        handle, probe = tempfile.mkstemp(dir=folder, prefix=".tensorcast-")
+    except OSError as error:
+        raise InputError(f"{flag} {path}: cannot write there: {error.strerror}") from error
+    os.close(handle)
+    os.unlink(probe)
 
 
-def write(path: str, text: str, flag: str) -> None:
-    """Write `text` to `path` ("-" is standard output), whole or not at all; `InputError` when it cannot be."""
-    if path == STDOUT:
-        sys.stdout.write(text)
+def write(path: str, content: str | bytes, flag: str) -> None:
+    """Write text or bytes to `path` ("-" is standard output), whole or not at all; `InputError` when they cannot be."""
+    if path == STDOUT and isinstance(content, str):
+        sys.stdout.write(content)
         sys.stdout.flush()
         return
+    with written(path, flag) as stream:
+        stream.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def write_files(verb: str, result: Any, files: Mapping[str, str | None], **options: Any) -> None:
+    """Write a verb's result as each file that is asked for: flag → path; `options` as `report.files.content`."""
+    from tensorcast.report.files import content
+
+    for flag, path in files.items():
+        if path is not None:
+            write(path, content(verb, flag.removeprefix("--"), result, **options), flag)
+
+
+@contextmanager
+def written(path: str, flag: str) -> Iterator[IO[bytes]]:
+    """As `whole_file`, with an `InputError` that names the flag."""
     try:
-        write_atomic(path, text)
+        with whole_file(path, binary=flag in BINARY) as stream:
+            yield stream
     except OSError as error:
         raise InputError(f"{flag} {path}: cannot write: {error.strerror or error}") from error
 
@@ -71,28 +111,31 @@ def write_atomic(path: str, text: str) -> None:
 
 
 @contextmanager
-def whole_file(path: str) -> Iterator[IO[bytes]]:
-    """A stream whose content is at `path` when the block ends, and nothing of it when that raises; OSError."""
-    target = os.path.realpath(path)
-    if path == STDOUT or _is_special(target):
+def whole_file(path: str, binary: bool = False) -> Iterator[IO[bytes]]:
+    """A stream whose content is at `path` when the block ends, and nothing of it when that raises; OSError.
+
+    `binary`: what goes to standard output is no text.
+    """
+    if path == STDOUT or _is_special(path):
         # A device or pipe (/dev/null, a shell's >(…)) must be written to, never replaced.
         with tempfile.TemporaryFile() as stream:
             yield stream
             stream.seek(0)
             if path == STDOUT:
-                for line in stream:
-                    sys.stdout.write(line.decode("utf-8"))
-                sys.stdout.flush()
+                _to_stdout(stream, binary)
                 return
-            with open(target, "wb") as special:
+            with open(path, "wb") as special:
                 shutil.copyfileobj(stream, special)
         return
+    target = os.path.realpath(path)
     handle, temporary = tempfile.mkstemp(dir=os.path.dirname(target), prefix=".tensorcast-")
     try:
         with os.fdopen(handle, "wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
+        if keeping() and os.path.exists(target):  # it was not there before the work
+            raise FileExistsError(errno.EEXIST, "exists; --force replaces it")
         os.chmod(temporary, _mode(target))
         os.replace(temporary, target)
     except BaseException:
@@ -101,9 +144,23 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
         raise
 
 
-def _is_special(target: str) -> bool:
+def _to_stdout(stream: IO[bytes], binary: bool) -> None:
+    if binary:
+        sys.stdout.flush()
+        shutil.copyfileobj(stream, sys.stdout.buffer)
+    else:
+        for line in stream:
+            sys.stdout.write(line.decode("utf-8"))
+    sys.stdout.flush()
+
+
+def _is_special(path: str) -> bool:
+    return os.path.exists(path) and not _is_file(path)
+
+
+def _is_file(path: str) -> bool:
     try:
-        return not stat.S_ISREG(os.stat(target).st_mode)
+        return stat.S_ISREG(os.stat(path).st_mode)
     except FileNotFoundError:
         return False
 

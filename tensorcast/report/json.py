@@ -13,6 +13,11 @@ def to_json(estimate: Mapping[str, Any]) -> str:
     return dumps(estimate)
 
 
+def result_json(found: Any) -> str:
+    """What an Optimum, a Comparison … says of itself."""
+    return dumps(found.to_dict())
+
+
 def dumps(value: Any) -> str:
     """Any plain value as strict, indented ASCII JSON with a final newline; `TypeError` for what JSON cannot say."""
     return json.dumps(strict(value), indent=2, allow_nan=False) + "\n"

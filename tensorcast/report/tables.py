@@ -9,15 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from tensorcast.report import columns as c
+from tensorcast.report.columns import Column
+from tensorcast.search.figures import FIGURES
+
 Row = Mapping[str, Any]
-
-
-class Column(NamedTuple):
-    """`unit`: "s", "bytes", "FLOP", "1/s", "share", "count" or "" for text; `meaning`: one sentence."""
-
-    name: str
-    unit: str
-    meaning: str
 
 
 @dataclass(frozen=True)
@@ -28,6 +24,16 @@ class Table:
     title: str
     columns: tuple[Column, ...]
     rows: Sequence[Row] = field(default=(), repr=False)
+
+    @property
+    def filled(self) -> tuple[Column, ...]:
+        """The columns in which some row has a value, without that of the rows' own units."""
+        has = {name for row in self.rows for name, value in row.items() if value not in (None, "")}
+        return tuple(each for each in self.columns if each.name in has and each.name != "unit")
+
+    def text(self, row: Row, column: Column) -> str:
+        """A cell as people read it, in its column's unit or, where every row has one of its own, in that."""
+        return c.shown(row.get(column.name), row["unit"] if column.name == "value" else column.unit)
 
 
 class Kind(NamedTuple):
@@ -79,141 +85,53 @@ def _layers(estimate: Mapping[str, Any]) -> Iterable[Row]:
 
 def _figures(section: str) -> Callable[[Mapping[str, Any]], Iterable[Row]]:
     def rows(estimate: Mapping[str, Any]) -> Iterable[Row]:
-        flat = {k: v for k, v in estimate[section].items() if not isinstance(v, (list, Mapping))}
-        return ({"figure": name, "value": value} for name, value in flat.items() if value is not None)
+        flat = {k: v for k, v in estimate[section].items() if k in FIGURES and v is not None}
+        columns = {name: c.row_column(name) for name in flat}
+        return (
+            {"figure": k, "value": v, "unit": columns[k].unit, "meaning": columns[k].meaning} for k, v in flat.items()
+        )
 
     return rows
 
 
-_PHASE = Column("phase", "", "prefill, decode, chunked, denoise, train …")
-_OP = Column("op", "", "operator; aten:: for those of PyTorch")
-_MODULE = Column("module", "", "where in the model; * stands for every layer of a stack")
-_BOUND = Column("bound", "", "what takes longest: matrix, vector, memory, communication or overhead")
-_WORK = (
-    Column("matrix_flops", "FLOP", "of matrix products, a multiply-add counted as 2"),
-    Column("vector_flops", "FLOP", "of everything else"),
-    Column("read_bytes", "bytes", "read from device memory"),
-    Column("write_bytes", "bytes", "written to device memory"),
-    Column("comm_bytes", "bytes", "sent to other devices"),
-)
-_LINK = (
-    Column("collective", "", "what is done with other devices"),
-    Column("ranks", "count", "devices that take part"),
-    Column("tier", "", "tiers of the network that they are spread over, innermost first"),
-)
-
 TABLES: Mapping[str, Kind] = {
-    "metrics": Kind(
-        "Figures",
-        (Column("figure", "", "name as in the JSON"), Column("value", "", "in the unit that the name ends in")),
-        _figures("metrics"),
-    ),
-    "memory": Kind(
-        "Memory per device",
-        (Column("figure", "", "name as in the JSON"), Column("value", "bytes", "of the fullest device")),
-        _figures("memory"),
-    ),
+    "metrics": Kind("Figures", c.FIGURE, _figures("metrics")),
+    "memory": Kind("Memory per device", c.FIGURE, _figures("memory")),
     "phases": Kind(
         "Phases",
-        (
-            _PHASE,
-            Column("step_time_s", "s", "of one step; of decode the mean over all output positions"),
-            Column("host_time_s", "s", "that the host needs to start a step's kernels"),
-            *_WORK,
-            Column("mfu", "share", "of the matrix engine's peak"),
-            Column("mbu", "share", "of the memory bandwidth"),
-            *(Column(f"{name}_bound_s", "s", f"of operators bound by {name}")
-              for name in ("matrix", "vector", "memory", "communication", "overhead")),
-        ),
+        (c.PHASE, *c.STEP, *(bound._replace(name=f"{bound.name}_bound_s") for bound in c.BOUNDS)),
         _phases,
     ),
     "operators": Kind(
         "Operators",
-        (
-            _PHASE,
-            _OP,
-            _MODULE,
-            Column("count", "count", "calls in a step"),
-            Column("time_s", "s", "of all calls"),
-            Column("share", "share", "of the time of all operators of the phase"),
-            _BOUND,
-            *_WORK,
-            Column("math", "", "number format of the products"),
-            *_LINK,
-            Column("part", "", "of a training step: forward, recompute, backward …"),
-        ),
+        (c.PHASE, *c.OPERATOR[:4], c.SHARE, *c.OPERATOR[4:]),
         _operators,
     ),
     "communication": Kind(
         "Communication",
         (
-            _PHASE,
-            *_LINK,
-            Column("count", "count", "calls in a step"),
-            Column("time_s", "s", "of all calls"),
+            c.PHASE,
+            *(each._replace(always=True) for each in c.LINK),
+            *c.CALLS,
             Column("comm_bytes", "bytes", "sent by a device"),
         ),
         _communication,
     ),
-    "steps": Kind(
-        "Transformation steps",
-        (
-            Column("name", "", "of the nine steps, in their order"),
-            Column("status", "", "applied or skipped"),
-            Column("reason", "", "why, or what was done"),
-            Column("matched", "count", "modules"),
-        ),
-        lambda estimate: estimate["steps"],
-    ),
-    "kernels": Kind(
-        "Kernels",
-        (
-            Column("op", "", "operator slot"),
-            Column("variant", "", "form of the operator"),
-            Column("name", "", "kernel that fills the slot"),
-            Column("source", "", "who chose it: asked, config, profile, hardware or default"),
-            Column("slots", "count", "modules"),
-        ),
-        lambda estimate: estimate["kernels"],
-    ),
-    "assumptions": Kind(
-        "What the figures rest on",
-        (
-            Column("figure", "", "family of kernels (number format, kernel), collective, or field of the profile"),
-            Column("kind", "", "calibrated, inherited, universal, specified, measured or assumed"),
-            Column("error_percent", "", "median and 90th percentile on measurements the fit did not see"),
-            Column("rows", "count", "measurements fitted"),
-            Column("source", "", "where the figure is from"),
-        ),
-        lambda estimate: estimate.get("assumptions", ()),
-    ),
-    "timeline": Kind(
-        "Timeline of a step",
-        (
-            _PHASE,
-            Column("name", "", "layer, or what lies before or after the layers"),
-            Column("kind", "count", "runs with the same number have the same operators"),
-            Column("start_s", "s", "from the start of the phase"),
-            Column("end_s", "s", "from the start of the phase"),
-        ),
-        _timeline,
-    ),
+    "steps": Kind("Transformation steps", c.STEPS, lambda estimate: estimate["steps"]),
+    "kernels": Kind("Kernels", c.KERNEL, lambda estimate: estimate["kernels"]),
+    "assumptions": Kind("What the figures rest on", c.ASSUMPTION, lambda estimate: estimate.get("assumptions", ())),
+    "timeline": Kind("Timeline of a step", (c.PHASE, *c.RUN), _timeline),
     "layers": Kind(
         "Timeline of a layer of each kind",
         (
-            _PHASE,
+            c.PHASE,
             Column("kind", "count", "as in the timeline"),
             Column("run", "", "the first of its kind"),
-            _OP,
-            _MODULE,
-            Column("stream", "", "compute, communication or both"),
-            _BOUND,
-            Column("start_s", "s", "from the start of the layer"),
-            Column("time_s", "s", "of one call"),
+            *c.CALL,
         ),
         _layers,
     ),
-}  # fmt: skip
+}
 
 
 def tables(estimate: Mapping[str, Any]) -> dict[str, Table]:

@@ -30,7 +30,7 @@ def write_all(files: Mapping[Path, str], *, force: bool) -> None:
         if path.is_dir():
             raise InputError(f"{path}: is a folder; choose another name")
         if path.exists() and not force:
-            raise InputError(f"{path} exists; choose another name, or --force to write it anew")
+            raise InputError(f"{path}: exists; --force replaces it, or choose another name")
     before = {path: path.read_bytes() if path.exists() else None for path in files}
     done: list[Path] = []
     try:

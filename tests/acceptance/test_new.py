@@ -120,7 +120,7 @@ def test_a2_16_a_wrong_request_writes_nothing(run, args, said):
 def test_a2_16_files_that_exist_are_kept_unless_forced(run, write):
     write(FILES[1], "mine\n")
     code, _, err = run("new", "my_moe", "--like", "qwen3_moe")
-    assert code == 2 and f"{FILES[1]} exists; choose another name, or --force" in err
+    assert code == 2 and f"{FILES[1]}: exists; --force replaces it" in err
     assert not Path(FILES[0]).exists() and Path(FILES[1]).read_text() == "mine\n"
     assert run("new", "my_moe", "--like", "qwen3_moe", "--force")[0] == 0
     assert "ModelContract" in Path(FILES[1]).read_text()
@@ -204,6 +204,6 @@ def test_a_wrong_machine_writes_nothing(run, args, said):
 def test_a_machine_that_exists_is_kept_unless_forced(run):
     assert run("new", "hardware", "my-chip", "--like", "h100")[0] == 0
     code, _, err = run("new", "hardware", "my-chip", "--like", "a100")
-    assert code == 2 and "hardware_profiles/my-chip.yaml exists" in err
+    assert code == 2 and "hardware_profiles/my-chip.yaml: exists" in err
     assert run("new", "hardware", "my-chip", "--like", "a100", "--force")[0] == 0
     assert hardware("my-chip").memory_bw == hardware("a100").memory_bw

@@ -1,0 +1,71 @@
+"""What a result can be written as: verb → format → who makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, NamedTuple
+
+
+class Format(NamedTuple):
+    """`maker`: module and function, (result, and those of `options` that it takes) → text or bytes."""
+
+    suffix: str
+    media_type: str
+    maker: tuple[str, str]
+    options: tuple[str, ...] = ()
+
+
+def _json(maker: str) -> Format:
+    return Format(".json", "application/json", ("tensorcast.report.json", maker))
+
+
+def _csv(module: str, maker: str) -> Format:
+    return Format(".csv", "text/csv", (f"tensorcast.report.{module}", maker))
+
+
+def _html(maker: str, *options: str) -> Format:
+    return Format(".html", "text/html", ("tensorcast.report.pages", maker), options)
+
+
+def _markdown(module: str, maker: str, *options: str) -> Format:
+    return Format(".md", "text/markdown", (f"tensorcast.report.{module}", maker), options)
+
+
+def _parquet(module: str, maker: str) -> Format:
+    return Format(".parquet", "application/vnd.apache.parquet", (f"tensorcast.report.{module}", maker))
+
+
+FORMATS: Mapping[str, Mapping[str, Format]] = {
+    "simulate": {
+        "json": _json("to_json"),
+        "csv": _csv("csv", "to_csv"),
+        "html": _html("simulate_page"),
+        "markdown": _markdown("markdown", "to_markdown", "top"),
+        "parquet": _parquet("parquet", "to_parquet"),
+        "tables": Format(".zip", "application/zip", ("tensorcast.report.parquet", "to_tables")),
+    },
+    "optimize": {
+        "json": _json("result_json"),
+        "csv": _csv("rows", "optimum_csv"),
+        "html": _html("optimize_page", "command", "start"),
+        "markdown": _markdown("search_markdown", "optimum_markdown", "command", "start"),
+        "parquet": _parquet("rows", "optimum_parquet"),
+    },
+    "compare": {
+        "json": _json("result_json"),
+        "csv": _csv("rows", "comparison_csv"),
+        "html": _html("compare_page", "command"),
+        "markdown": _markdown("search_markdown", "comparison_markdown", "command"),
+        "parquet": _parquet("rows", "comparison_parquet"),
+    },
+}
+"""Results: of simulate the `Estimate.to_dict()`, of optimize the Optimum, of compare the Comparison."""
+
+
+def content(verb: str, name: str, result: Any, **options: Any) -> str | bytes:
+    """The result in one of FORMATS; InputError for an error in a template of the user's."""
+    found = FORMATS[verb][name]
+    module, function = found.maker
+    taken = {option: options[option] for option in found.options if option in options}
+    return getattr(import_module(module), function)(result, **taken)

@@ -1,0 +1,119 @@
+"""A report as Markdown: the answer first, tables with figures as people read them, the command at the end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tensorcast.report.columns import NUMBER, WHOLE
+from tensorcast.report.facts import facts_of
+from tensorcast.report.tables import Table, tables
+from tensorcast.units import bytes_, count, percent
+
+SPECIAL = re.compile(r"[\\`*<>|\[\]~&$#]|(?<![^\W_])_|_(?![^\W_])")
+"""Characters that begin markup; an underscore only where it is not inside a word."""
+LISTED = re.compile(r"^(\d+(?=[.)](?:\s|$))|(?=[-+](?:\s|$))|(?=(?:-+|=+)$))")
+"""Where a line would begin a list or a rule."""
+
+
+def to_markdown(estimate: Mapping[str, Any], top: int = 10) -> str:
+    """The report of `Estimate.to_dict()`, with the `top` operators of each phase by time."""
+    made = tables(estimate)
+    return document(
+        _head(estimate),
+        section(made.get("metrics")),
+        _memory(estimate["memory"], made["memory"]),
+        section(made.get("phases")),
+        *(_operators(name, made["operators"], top) for name in estimate["phases"] if top),
+        section(made.get("communication")),
+        remarks("Not costed", map(str, estimate["uncosted_ops"])),
+        remarks("Warnings", estimate["warnings"]),
+        *(section(made.get(name)) for name in ("steps", "kernels", "assumptions")),
+        commands(estimate.get("command")),
+    )
+
+
+def document(*parts: Sequence[str]) -> str:
+    """Sections with a line between them; what is empty is left out."""
+    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+
+
+def escaped(text: Any) -> str:
+    """Text that shows as it is, whatever is in it, on one line.
+
+    >>> escaped("<script>|`a*b`_c_ d_e"), escaped("- 1"), escaped("2. x")
+    ('\\\\<script\\\\>\\\\|\\\\`a\\\\*b\\\\`\\\\_c\\\\_ d_e', '\\\\- 1', '2\\\\. x')
+    """
+    one_line = " ".join(str(text).split())
+    return LISTED.sub(r"\1\\", SPECIAL.sub(lambda found: f"\\{found[0]}", one_line), count=1)
+
+
+def grid(titles: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[bool]) -> list[str]:
+    """A table; `right`: of each column, whether it is aligned to the right."""
+    rule = ["--:" if each else "---" for each in right]
+    return [_line(map(escaped, titles)), _line(rule), *(_line(map(escaped, row)) for row in rows)]
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def table(made: Table) -> list[str]:
+    """The columns that have a value, each figure with its unit."""
+    rows = ([made.text(row, each) for each in made.filled] for row in made.rows)
+    return grid([each.name for each in made.filled], rows, [each.type in (WHOLE, NUMBER) for each in made.filled])
+
+
+def section(made: Table | None, title: str = "") -> list[str]:
+    return [] if made is None else [f"## {escaped(title or made.title)}", "", *table(made)]
+
+
+def remarks(title: str, texts: Iterable[str]) -> list[str]:
+    """A titled list; nothing when it is empty."""
+    lines = [f"- {escaped(text)}" for text in texts if text]
+    return [f"## {title}", "", *lines] if lines else []
+
+
+def commands(command: str | None, start: str | None = None) -> list[str]:
+    """How to get this report again, where a command line can say it; and how to start what it is about."""
+    lines = []
+    for title, line in (("Command", command), ("Start", start)):
+        if line is not None:
+            fence = "`" * max(3, 1 + max(map(len, re.findall("`+", line)), default=0))
+            lines += [*([""] if lines else []), f"## {title}", "", fence, line, fence]
+    return lines
+
+
+def heading(title: str, facts: Mapping[str, Sequence[str]]) -> list[str]:
+    """A title, and a line for each label that has parts."""
+    lines = [f"- {name}: {escaped(' · '.join(filter(None, parts)))}" for name, parts in facts.items() if any(parts)]
+    return [f"# {escaped(title)}", *([""] if lines else []), *lines]
+
+
+def _head(estimate: Mapping[str, Any]) -> list[str]:
+    """What was simulated: model, machine, plan, precision, work."""
+    hardware = estimate["hardware"]
+    asked = hardware.get("asked")
+    facts = facts_of(estimate) | ({"asked for as": [asked]} if asked and asked != hardware["name"] else {})
+    title = f"{estimate['model']['name']} on {hardware['devices']} x {hardware['name']}"
+    return heading(title, facts)
+
+
+def _memory(memory: Mapping[str, Any], made: Table) -> list[str]:
+    total, capacity = memory["total_bytes"], memory["capacity_bytes"]
+    verdict = "fits" if memory["fits"] else "does not fit"
+    said = f"{bytes_(total)} of {bytes_(capacity)}, {percent(total / capacity)}: {verdict}"
+    plans = [f"- {escaped(f'would fit: {plan}')}" for plan in memory.get("suggestions", ())]
+    return [f"## {made.title}", "", escaped(said), "", *plans, *([""] if plans else []), *table(made)]
+
+
+def _operators(phase: str, made: Table, top: int) -> list[str]:
+    """The operators of one phase that take longest."""
+    rows = sorted((row for row in made.rows if row["phase"] == phase), key=lambda row: -row["time_s"])
+    columns = tuple(each for each in made.columns if each.name != "phase")
+    share = sum(row["share"] or 0.0 for row in rows[:top])
+    title = f"Operators of {phase}"
+    if len(rows) > top:
+        title += f", {count(top)} of {count(len(rows))}: {percent(share)} of their time"
+    return section(Table(made.name, title, columns, rows[:top]))
