@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "tensorcast.estimate": ("Estimate", "simulate"),
     "tensorcast.search.sweep": ("sweep",),
+    "tensorcast.search.sweep_frame": ("SweepFrame",),
     "tensorcast.search.optimize": ("optimize",),
     "tensorcast.search.optimum": ("Optimum",),
     "tensorcast.search.pareto": ("pareto",),

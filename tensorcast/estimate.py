@@ -13,6 +13,7 @@ from tensorcast.graph import ComputeGraph
 from tensorcast.models.reference import DENOISE
 from tensorcast.options import command
 from tensorcast.plan import TRAIN
+from tensorcast.report.plots import EstimatePlots
 from tensorcast.request import Request
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(EstimatePlots):
     """The answer. `to_dict()` is the JSON of `tensorcast simulate --json`; everything per device, in SI units.
 
     `graph` is the recorded ComputeGraph of a model that is one, `request` what was asked, `command` the command line
@@ -67,25 +68,42 @@ class Estimate:
         return {**plain, "command": self.command}
 
     def to_json(self, path: str) -> None:
-        """Write the JSON; raises InputError when the file cannot be written."""
-        from tensorcast.cli.output import write
-        from tensorcast.report.json import to_json
-
-        write(str(path), to_json(self.to_dict()), "to_json")
+        """Write the JSON; raises InputError when the file cannot be written, as all of these do."""
+        self._write("json", path)
 
     def to_csv(self, path: str) -> None:
-        """Write one row per phase and operator; raises InputError when the file cannot be written."""
-        from tensorcast.cli.output import write
-        from tensorcast.report.csv import to_csv
+        """Write one row per phase and operator."""
+        self._write("csv", path)
 
-        write(str(path), to_csv(self.to_dict()), "to_csv")
+    def to_parquet(self, path: str) -> None:
+        """Write the rows of `to_csv` with typed columns, units and meanings; the metadata has the rest of the JSON."""
+        self._write("parquet", path)
+
+    def to_tables(self, path: str) -> None:
+        """Write every table of the report, as CSV and Parquet, and the JSON into one zip."""
+        self._write("tables", path)
+
+    def to_markdown(self, path: str, top: int = 10) -> None:
+        """Write the report as Markdown, with the `top` operators of each phase."""
+        self._write("markdown", path, top=top)
 
     def to_html(self, path: str) -> None:
-        """Write the report as one HTML file that needs no network; InputError when it cannot be written."""
-        from tensorcast.cli.output import write
-        from tensorcast.report.pages import simulate_page
+        """Write the report as one HTML file that needs no network."""
+        self._write("html", path)
 
-        write(str(path), simulate_page(self.to_dict()), "to_html")
+    def _write(self, name: str, path: str, **options: Any) -> None:
+        from tensorcast.cli.output import write
+        from tensorcast.report.files import content
+
+        write(str(path), content("simulate", name, self.to_dict(), **options), f"to_{name}")
+
+    def to_trace(self, path: str) -> None:
+        """Write the timelines as a trace for Perfetto, packed where the name ends in .gz; InputError as above."""
+        from tensorcast.cli.output import written
+        from tensorcast.report.perfetto import write_trace
+
+        with written(str(path), "to_trace") as file:
+            write_trace(file, self.to_dict(), self.timelines, packed=str(path).endswith(".gz"))
 
     def dump_graph(self, path: str) -> None:
         """Write the model's graph as JSON, which `--custom` reads; InputError for a model that is no ComputeGraph."""
@@ -105,27 +123,15 @@ class Estimate:
         return start_line(engine, {**fields_of(self.request), **figures})
 
     def _repr_html_(self) -> str:
-        """A summary table, for notebooks."""
-        from html import escape
+        """A summary, for notebooks."""
+        from tensorcast.report.cells import estimate_cell
 
-        from tensorcast.units import bytes_, rate, seconds
-
-        d, m, memory = self._dict, self.metrics, self.memory
-        rows = [
-            ("TTFT", seconds(m["ttft_s"])),
-            ("TPOT", seconds(m["tpot_s"])),
-            ("throughput", rate(m["tokens_per_s"], "tokens/s")),
-            ("memory per device", f"{bytes_(memory['total_bytes'])} of {bytes_(memory['capacity_bytes'])}"),
-            ("fits", "yes" if memory["fits"] else "no"),
-        ]
-        title = f"{d['model']['name']} on {d['hardware']['devices']} x {d['hardware']['name']}"
-        cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
-        return f"<table><caption>{escape(title)}</caption>{cells}</table>"
+        return estimate_cell(self._dict)
 
     def __repr__(self) -> str:
         m, d = self.metrics, self._dict
-        shown = ", ".join(f"{k}={m[k]:.6g}" for k in ("ttft_s", "tpot_s", "step_time_s") if m.get(k) is not None)
-        return f"Estimate({d['model']['name']!r} on {d['hardware']['name']!r}, {shown}, fits={self.memory['fits']})"
+        shown = "".join(f", {k}={m[k]:.6g}" for k in ("ttft_s", "tpot_s", "step_time_s") if m.get(k) is not None)
+        return f"Estimate({d['model']['name']!r} on {d['hardware']['name']!r}{shown}, fits={self.memory['fits']})"
 
 
 class PhaseView(Mapping):

@@ -28,7 +28,7 @@ class Memory:
 
     @property
     def fits(self) -> bool:
-        return self.total <= self.capacity
+        return bool(self.total <= self.capacity)  # of NumPy's numbers too
 
     def to_dict(self) -> dict:
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -105,8 +106,13 @@ def _rows(catalog: Catalog) -> list[dict]:
 
 
 def load_builtin() -> None:
-    """Import every file of models/builtin once."""
+    """Import every file of models/builtin once; the first brings in transformers."""
     from tensorcast.models import builtin
+
+    with warnings.catch_warnings():
+        # In a notebook without ipywidgets tqdm, which transformers imports, warns of bars that nobody here shows.
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import tqdm.auto  # noqa: F401
 
     for info in pkgutil.iter_modules(builtin.__path__):
         importlib.import_module(f"{builtin.__name__}.{info.name}")

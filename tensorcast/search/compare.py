@@ -19,6 +19,7 @@ from tensorcast.search.space import Space
 
 if TYPE_CHECKING:
     import pandas
+    from plotly.graph_objects import Figure
 
 
 @dataclass(frozen=True, repr=False)
@@ -89,8 +90,28 @@ class Comparison:
         along = "" if self.curve is None else f", {self.curve.metric} along {self.curve.along}"
         return f"Comparison({', '.join(self.names)}{along})"
 
+    def to_html(self, path: str) -> None:
+        """Write the report as one HTML file that needs no network; InputError when it cannot be written."""
+        from tensorcast.cli.output import write
+        from tensorcast.report.pages import compare_page
+
+        write(str(path), compare_page(self), "to_html")
+
+    def plot_curve(self) -> Figure:
+        """The metric of each alternative along the option, as a figure of Plotly. InputError: there is no curve."""
+        from tensorcast.report.charts.curve import curve_chart
+        from tensorcast.report.plots import figure
+
+        if self.curve is None:
+            raise InputError("there is no curve with along=None; `table` has the figures")
+        return figure(curve_chart(self.curve, self.names), f"{self.curve.metric} along {self.curve.along}")
+
     def _repr_html_(self) -> str:
-        return self.table.to_html(index=False)
+        """The report, for notebooks."""
+        from tensorcast.report.cells import PAGE_WIDTH, lines_cell
+        from tensorcast.report.compare import comparison_lines
+
+        return lines_cell(comparison_lines(self, PAGE_WIDTH))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: `alternatives`, `ratios_to` and, with a curve, its values, who leads, and break-even points."""

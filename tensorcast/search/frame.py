@@ -28,7 +28,7 @@ from tensorcast.search.group import WORK, Group
 from tensorcast.search.space import DEFAULTS, Shard
 
 if TYPE_CHECKING:
-    import pandas
+    from tensorcast.search.sweep_frame import SweepFrame
 
 INPUTS = ("model", "hw", "tp", "ep", "dp", "pp", "sp", "quant", "kv_cache_dtype", "batch", "input_len", "output_len")
 """Inputs that every row has."""
@@ -74,16 +74,18 @@ def evaluate(shard: Shard, cache: bool = True, progress: Callable | None = None)
     return pa.table([columns[name] for name in wanted.names], schema=wanted)
 
 
-def to_pandas(table: pa.Table) -> pandas.DataFrame:
-    """The rows as a DataFrame: whole numbers Int64, `fits` boolean, texts categories; null is pandas' NA.
+def to_pandas(table: pa.Table) -> SweepFrame:
+    """The rows as a pandas DataFrame: whole numbers Int64, `fits` boolean, texts categories; null is pandas' NA.
 
     Figures that only other kinds of models have are left out where no row has them.
     """
     empty = [name for name in table.column_names if name in SOME and table[name].null_count == len(table)]
     import pandas
 
+    from tensorcast.search.sweep_frame import SweepFrame
+
     kinds = {pa.int64(): pandas.Int64Dtype(), pa.bool_(): pandas.BooleanDtype()}
-    return table.drop_columns(empty).to_pandas(types_mapper=kinds.get)
+    return SweepFrame(table.drop_columns(empty).to_pandas(types_mapper=kinds.get))
 
 
 def _figures(options: tuple[str, ...]) -> dict[str, Figure]:

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
 from math import floor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tensorcast.search.objective import MEMORY, TPOT, TTFT, Limits
 from tensorcast.units import bytes_
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 WHOLE = ("batch", "input_len", "output_len", "max_batch", "max_context")
 HALVES = ("prefill", "decode")
@@ -193,6 +196,31 @@ class Optimum:
         import pandas
 
         return pandas.DataFrame([row.to_dict() for row in self.rows])
+
+    def to_html(self, path: str) -> None:
+        """Write the report as one HTML file that needs no network; InputError when it cannot be written."""
+        from tensorcast.cli.output import write
+        from tensorcast.report.pages import optimize_page
+
+        write(str(path), optimize_page(self), "to_html")
+
+    def plot_limits(self) -> Figure:
+        """What was found against each limit, as a figure of Plotly."""
+        from tensorcast.report.charts.limits import limits_chart
+        from tensorcast.report.plots import figure
+
+        return figure(limits_chart(self.to_dict()), "figures and their limits")
+
+    def __repr__(self) -> str:
+        model, devices = self.asked["model"], self.asked["devices"]
+        return f"Optimum({model!r}, devices={devices}, plans={len(self.rows)}, feasible={self.feasible})"
+
+    def _repr_html_(self) -> str:
+        """The report, for notebooks."""
+        from tensorcast.report.cells import PAGE_WIDTH, lines_cell
+        from tensorcast.report.optimize import optimum_lines
+
+        return lines_cell(optimum_lines(self, PAGE_WIDTH))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only."""

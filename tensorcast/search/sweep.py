@@ -18,7 +18,7 @@ from tensorcast.search.summary import Summary
 from tensorcast.search.tables import prepare
 
 if TYPE_CHECKING:
-    import pandas
+    from tensorcast.search.sweep_frame import SweepFrame
 
 WORTH_SHARING = 4096
 """Configurations from which on several processes share a sweep unless told."""
@@ -40,8 +40,8 @@ def sweep(
     cache: bool = True,
     progress: Progress | None = None,
     **options: Any,
-) -> pandas.DataFrame:
-    """Every configuration as one row: inputs, metrics, memory, `fits`, `reason` (search/frame.py lists the columns).
+) -> SweepFrame:
+    """Every configuration as one row of a DataFrame: inputs, metrics, memory, `fits`, `reason` (see search/frame.py).
 
     `model`, `hw` and the options of `tc.simulate` take a value, or a list, tuple, range or array of values; a number
     also a text such as "1:512:x2". `space`: the path of a YAML file, a mapping, a list of mappings (their union) or a

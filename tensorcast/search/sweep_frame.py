@@ -1,0 +1,97 @@
+"""The rows of a sweep: a pandas DataFrame that shows figures as people read them, and draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import pandas
+
+from tensorcast.errors import InputError
+from tensorcast.report.plots import figure, known
+from tensorcast.search.figures import BEST
+
+if TYPE_CHECKING:
+    import os
+
+    from plotly.graph_objects import Figure
+
+MOST_DRAWN = 20_000
+"""Rows of a plot with a mark for each: more make a notebook that no browser opens."""
+
+
+class SweepFrame(pandas.DataFrame):
+    """What `tc.sweep` gives, and what is made of it by filtering, sorting, `tc.pareto` …; columns: search/frame.py.
+
+    `SweepFrame(frame)` makes one of any frame with such columns, one that was read from a file, say. Plots take the
+    rows with true `fits`. They raise InputError for a column that is not there.
+    """
+
+    @property
+    def _constructor(self) -> type[SweepFrame]:
+        return SweepFrame
+
+    def plot_pareto(self, x: str | None = None, y: str | None = None, colour: str | None = None) -> Figure:
+        """Rows by two figures, and the front that no other beats in both; None: the usual of what the rows have.
+
+        `colour`: an option whose values are told apart.
+        """
+        from tensorcast.report.charts.pareto import pareto_chart
+        from tensorcast.report.explorer import ACROSS
+
+        figures = self._figures(drawn=True)
+        y = _chosen(y, BEST, figures)
+        x = _chosen(x, [name for name in ACROSS if name != y], figures)
+        if colour is not None:
+            known("column", colour, self.columns)
+        return figure(pareto_chart(self, x, y, colour), f"{y} over {x}")
+
+    def plot_heatmap(self, x: str, y: str, value: str | None = None) -> Figure:
+        """The best `value`, a figure, of the rows at each pair of two options; None: the usual of what there is."""
+        from tensorcast.report.charts.heatmap import heatmap_chart
+
+        value = _chosen(value, BEST, self._figures())
+        for name in (x, y):
+            known("column", name, self.columns)
+        return figure(heatmap_chart(self, x, y, value), f"{value} over {x} and {y}")
+
+    def plot_parallel(self, colour: str | None = None) -> Figure:
+        """A line a row through options and main figures; `colour`: the figure that colours them."""
+        from tensorcast.report.charts.parallel import parallel_chart
+
+        colour = _chosen(colour, BEST, self._figures(drawn=True))
+        return figure(parallel_chart(self, colour), f"configurations, coloured by {colour}")
+
+    def to_report(self, path: str | os.PathLike) -> None:
+        """Write the page of the rows, one HTML file that needs no network; InputError when it cannot be written."""
+        from tensorcast.cli.output import write
+        from tensorcast.report.pages import sweep_page
+
+        self._figures()
+        write(str(path), sweep_page(self), "to_report")
+
+    def _repr_html_(self) -> str | None:
+        if not pandas.get_option("display.notebook_repr_html"):
+            return None
+        from tensorcast.report.cells import rows_cell
+
+        return rows_cell(self)
+
+    def _figures(self, drawn: bool = False) -> list[str]:
+        """The columns with figures; InputError: none, no `fits`, or more rows than can be `drawn`."""
+        from tensorcast.report.charts.rows import figures_of
+
+        known("column", "fits", self.columns)
+        if drawn and len(self) > MOST_DRAWN:
+            more = "filter it, take tc.pareto of it, or draw plot_heatmap"
+            raise InputError(
+                f"a plot has a mark for each of at most {MOST_DRAWN:,} rows, this has {len(self):,}; {more}"
+            )
+        if not (figures := figures_of(self)):
+            raise InputError("no column has a figure to draw")
+        return figures
+
+
+def _chosen(name: str | None, usual: Iterable[str], figures: list[str]) -> str:
+    """The figure that is asked for, else the first of the usual ones that there is, else any."""
+    return known("figure", name, figures) if name is not None else next((n for n in usual if n in figures), figures[0])
