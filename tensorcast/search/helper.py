@@ -1,8 +1,8 @@
 """A process of our own beside a thread of a Dask worker.
 
 Tracing a model sees when tensors go. A profiler that samples the stacks of a process, as every Dask worker runs one,
-keeps what is on them alive a little longer, and the peak of the activations comes out too large. A worker may also have
-several threads, and a model is not deployed in two at a time. So a worker computes nothing itself.
+keeps what is on them alive a little longer, and each model would be traced twice (`trace.undisturbed`). A worker may
+also have several threads, and a model is not deployed in two at a time. So a worker computes nothing itself.
 """
 
 from __future__ import annotations

@@ -1,0 +1,160 @@
+"""What the page shows of a configuration: the figures of `tc.simulate`, none of its own."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tensorcast.errors import InputError
+from tensorcast.estimate import Estimate, simulate
+from tensorcast.report.json import strict
+from tensorcast.ui.controls import SCALES, arguments
+from tensorcast.ui.tracer import Options, Tracer
+
+LOOKED_AT = ("decode", "denoise")
+"""Phases that most of a request's time goes to; of other models the first is shown."""
+TOTAL = "total_bytes"
+MEMORY = (TOTAL, "capacity_bytes", "max_batch", "max_context")
+AHEAD = ("tp", "ep")
+"""Degrees whose next values are traced before they are asked for."""
+
+
+class Kind(NamedTuple):
+    """A report to download: the method of `Estimate` that writes it, the ending of its name, its media type."""
+
+    method: str
+    ending: str
+    media: str
+
+
+DOWNLOADS: Mapping[str, Kind] = {
+    "HTML": Kind("to_html", "html", "text/html"),
+    "JSON": Kind("to_json", "json", "application/json"),
+    "CSV": Kind("to_csv", "csv", "text/csv"),
+    "Markdown": Kind("to_markdown", "md", "text/markdown"),
+    "Parquet": Kind("to_parquet", "parquet", "application/vnd.apache.parquet"),
+    "Tables": Kind("to_tables", "zip", "application/zip"),
+    "Perfetto": Kind("to_trace", "trace.json", "application/json"),
+}
+
+
+class Untraced(Exception):
+    """An answer needs a model traced."""
+
+
+class Answers:
+    """Answers to what pages ask. `given`: arguments of `tc.simulate` that hold for all: which user code counts."""
+
+    def __init__(self, given: Options, tracer: Tracer) -> None:
+        self.given, self.tracer = dict(given), tracer
+        self._one = threading.Lock()
+
+    def estimate(self, options: Mapping[str, str | bool], more: str) -> Estimate:
+        """The estimate asked for; raises as `arguments` and `tc.simulate`."""
+        asked = {**arguments(options, more), **self.given}
+        try:
+            found = self._simulated(asked, _untraced)
+        except Untraced:
+            self.tracer.trace(asked)
+            found = self._simulated(asked)
+        self.tracer.expect(_neighbours(asked))
+        return found
+
+    def page(self, options: Mapping[str, str | bool], more: str, view: str) -> dict[str, Any]:
+        """Everything that the page shows; `view`: the phase whose operators are drawn, where there is one so named."""
+        figures = self.estimate(options, more).to_dict()
+        phases = list(figures["phases"])
+        view = next((phase for phase in (view, *LOOKED_AT) if phase in phases), phases[0])
+        model, hardware, memory = (figures[name] for name in ("model", "hardware", "memory"))
+        answer = {
+            "title": f"{model['name']} on {hardware['devices']} × {hardware['name']}",
+            "command": figures["command"],
+            "figures": list(_shown(figures)),
+            "fits": memory["fits"],
+            "suggestions": memory.get("suggestions", []),
+            "warnings": [*(f"{op}: not costed" for op in figures["uncosted_ops"]), *figures["warnings"]],
+            "used": _used(figures),
+            "phases": phases,
+            "view": view,
+            "charts": _charts(figures, view),
+        }
+        return strict(answer)
+
+    def download(self, kind: str, options: Mapping[str, str | bool], more: str) -> tuple[str, bytes]:
+        """(file name, content) of a report, a name of `DOWNLOADS`."""
+        if kind not in DOWNLOADS:
+            raise InputError(f"no report {kind!r}; there are {', '.join(DOWNLOADS)}")
+        found = self.estimate(options, more)
+        method, ending, _ = DOWNLOADS[kind]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"report.{ending}"
+            getattr(found, method)(str(path))
+            content = path.read_bytes()
+        figures = found.to_dict()
+        name = f"{figures['model']['name']}-{figures['hardware']['devices']}x-{figures['hardware']['name']}"
+        return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', name).strip('._')}.{ending}", content
+
+    def _simulated(self, asked: Options, progress: Any = None) -> Estimate:
+        with self._one:  # a model of the user's own is built in this process, and not by two threads at a time
+            return simulate(**asked, progress=progress)
+
+
+def _untraced(text: str, share: float | None) -> None:
+    """The progress of a simulation reports only where a model has to be traced, before torch is imported."""
+    raise Untraced
+
+
+def _neighbours(asked: Options) -> Iterator[Options]:
+    for name in AHEAD:
+        here = asked.get(name, 1)
+        yield from ({**asked, name: degree} for degree in (here * 2, here // 2) if degree)
+
+
+def _shown(figures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every metric, and what of the memory is compared: `less` is better, None for neither; `drawn`: as a bar too."""
+    from tensorcast.report.compare import LABELS, NO_DIRECTION
+    from tensorcast.report.sweep import FORM
+    from tensorcast.search.figures import FIGURES
+    from tensorcast.units import count
+
+    memory = {name: figures["memory"].get(name) for name in MEMORY}
+    for name, value in {**figures["metrics"], **memory}.items():
+        if value is not None:
+            figure = FIGURES[name]
+            yield {
+                "name": name,
+                "label": LABELS.get(name) or name.removesuffix("_s").replace("_", " "),
+                "value": value,
+                "text": FORM.get(figure.unit, count)(value),
+                "meaning": figure.meaning,
+                "less": None if name in NO_DIRECTION else figure.less,
+                "drawn": name == TOTAL or name not in memory,
+            }
+
+
+def _used(figures: Mapping[str, Any]) -> dict[str, str]:
+    """Option → the value that it has, asked or by default."""
+    plain = {**figures["plan"], **figures["workload"]}
+    told = {name: value for name, value in plain.items() if isinstance(value, (str, int, float))}
+    # A 0 that nobody could have given stands for "none".
+    return {name: f"{value}" for name, value in told.items() if value or value in SCALES.get(name, ())}
+
+
+def _charts(figures: Mapping[str, Any], view: str) -> dict[str, Any]:
+    from tensorcast.report.charts.bounds import bounds_chart
+    from tensorcast.report.charts.communication import communication_chart
+    from tensorcast.report.charts.memory import memory_chart
+    from tensorcast.report.charts.roofline import roofline_chart
+    from tensorcast.report.charts.treemap import treemap_chart
+
+    return {
+        "memory": memory_chart(figures),
+        "bounds": bounds_chart(figures),
+        "treemap": treemap_chart(figures, view),
+        "roofline": roofline_chart(figures, view),
+        "communication": communication_chart(figures),
+    }
