@@ -100,7 +100,8 @@ def command(verb: str, asked: Mapping[str, Any]) -> str | None:
 
             words += [word for key, each in (value or {}).items() for word in ("--set", f"{key}={json.dumps(each)}")]
         elif value is not None:
-            several = value if name in LISTS and not isinstance(value, str) else (value,)
+            is_list = name in LISTS and isinstance(value, Iterable) and not isinstance(value, str)
+            several = value if is_list else (value,)
             if name == "kernel" and isinstance(several, Mapping):
                 several = [f"{key}={each}" for key, each in several.items()]
             if name == "seq_lens":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,8 +13,10 @@ from tensorcast.cli.options import Fraction, Whole, once
 from tensorcast.errors import InputError
 from tensorcast.options import PLAN, PRECISION, flag
 from tensorcast.search.ranges import MOST_VALUES, NONE, is_range, numbers, pieces, unquoted
-from tensorcast.search.space import Space
 from tensorcast.search.values import distinct
+
+if TYPE_CHECKING:
+    from tensorcast.search.space import Space
 
 WHOLE_VALUES = ("seq_lens", "dit_cache")
 """Options whose value has commas of its own: each occurrence is one alternative."""
@@ -31,6 +33,15 @@ class Alternatives(click.ParamType):
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         return self.name if isinstance(self.inner, click.Choice) else self.name.upper()
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        """The last of the values, behind those that are there already; none of them twice."""
+        done, comma, last = incomplete.rpartition(",")
+        items = self.inner.shell_complete(ctx, param, last)
+        left = [item for item in items if item.value not in done.split(",") and not (done and item.type != "plain")]
+        for item in left:
+            item.value = f"{done}{comma}{item.value}"
+        return left
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
         if isinstance(value, tuple):
@@ -74,6 +85,16 @@ class SettingAlternatives(Alternatives):
 class KernelAlternatives(Alternatives):
     """OP=NAME,NAME,…: kernels of the same operator; OP=NAME,OTHER=NAME: either of two changes."""
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        done, comma, last = incomplete.rpartition(",")
+        if "=" in last or "=" not in done:
+            return super().shell_complete(ctx, param, incomplete)
+        op = done.rpartition("=")[0].rpartition(",")[2]
+        items = self.inner.shell_complete(ctx, param, f"{op}={last}")
+        for item in items:
+            item.value = f"{done}{comma}{item.value.removeprefix(f'{op}=')}"
+        return items
+
     def _read(self, text: str) -> Iterator[Any]:
         before = ""
         for piece in pieces(text):
@@ -102,6 +123,8 @@ def axis_options(command: click.Command, without: tuple[str, ...]) -> list[click
 
 def space_of(flags: Mapping[str, Any]) -> Space:
     """The space that these flags, as `axis_options` converted them, span; InputError."""
+    from tensorcast.search.space import Space
+
     axes = {name: value for name, value in flags.items() if value is not None and value is not False and value != ()}
     for name, value in axes.items():
         if name in SAME_FOR_ALL:
@@ -130,7 +153,8 @@ def _axis_option(param: click.Option) -> click.Option:
     elif param.callback is not once:
         special = {"overrides": SettingAlternatives, "kernel": KernelAlternatives}.get(param.name, Alternatives)
         kind |= {"type": special(param.type), "callback": _each_an_axis}
-    return click.Option([param.name, *param.opts], help=param.help, **kind)
+    metavar = param.metavar and f"{param.metavar},…"
+    return click.Option([param.name, *param.opts], help=param.help, metavar=metavar, **kind)
 
 
 def _once(ctx: click.Context, param: click.Parameter, values: tuple[tuple[Any, ...], ...]) -> Any:

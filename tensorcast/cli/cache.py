@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import click
 
-from tensorcast.cli.options import debug_option, json_flag
-from tensorcast.cli.table import print_facts
+from tensorcast.cli.options import Verb, debug_option, json_flag
 
 
-@click.command("cache", short_help="Show or empty the cache of traced models.")
+@click.command(
+    "cache",
+    cls=Verb,
+    short_help="Show or empty the cache of traced models.",
+    examples=("tensorcast cache info", "tensorcast cache clear"),
+)
 @click.argument("action", type=click.Choice(["info", "clear"]))
 @json_flag
 @debug_option
@@ -25,4 +29,6 @@ def command(action: str, as_json: bool, debug: bool) -> None:
 
         click.echo(dumps(facts), nl=False)
     else:
+        from tensorcast.cli.table import print_facts
+
         print_facts(facts)

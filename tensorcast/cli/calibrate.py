@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import os
+import textwrap
 from pathlib import Path
 
 import click
 
-from tensorcast.cli.options import NonEmpty, Whole, debug_option, option, repeatable
-from tensorcast.cli.output import STDOUT, check_writable, write
+from tensorcast.cli.options import NonEmpty, Verb, Whole, debug_option, option, repeatable
+from tensorcast.cli.output import STDOUT, check_new, check_writable, write
 from tensorcast.cli.progress import progress
 from tensorcast.errors import InputError
 
 
-@click.command("calibrate", short_help="Fit a machine's coefficients to measured kernels.")
-@option("--hw", required=True, help="Machine to calibrate: a known name or a YAML file.")
+@click.command(
+    "calibrate",
+    cls=Verb,
+    short_help="Fit a machine's coefficients to measured kernels.",
+    examples=("tensorcast calibrate --hw my-chip.yaml --data measurements --out my-chip-2.yaml",),
+)
+@option("--hw", required=True, type=NonEmpty("MACHINE"), help="Machine to calibrate: a known name or a YAML file.")
 @option("--data", required=True, type=NonEmpty("DIR"), help="Folder of measured tables, <family>.parquet.")
 @option("--out", required=True, type=NonEmpty("FILE"), help="Hardware file to write.")
 @repeatable("--family", "families", type=NonEmpty("FAMILY"), help="Use this table alone: gemm, attention_decode ...")
@@ -28,9 +33,6 @@ def command(
 
     Every line shows a kernel's error on rows the fit did not see: before, after, and whether more rows would help.
     What is not in the tables stays as it was. The file is written whole or not at all.
-
-    \b
-      tensorcast calibrate --hw my-machine.yaml --data measurements --out my-machine-2.yaml
     """
     check(out, force)
     from tensorcast.calibration.profile import calibrate_folder, loaded
@@ -49,7 +51,8 @@ def command(
         click.echo(f"left as it was: {why}")
     loaded(found.text, Path(out))  # what stands in the file must be a machine before it replaces anything
     write(out, found.text, "--out")
-    click.echo(f"{out}: {found.hw.name} with {len(found.lines)} kernels calibrated; use it as --hw {out}")
+    click.echo(f"{out}: {found.hw.name} with {len(found.lines)} kernels calibrated")
+    click.echo(f"use it as --hw {out}")
 
 
 class Told:
@@ -59,13 +62,15 @@ class Told:
         self.begun = False
 
     def __call__(self, line) -> None:
+        # print, not click.echo, which would write past the status line and through it.
         if not self.begun:
-            click.echo(HEAD)
+            print(HEAD)
         self.begun = True
-        click.echo(text(line))
+        print(text(line))
 
 
-HEAD = f"{'kernel':<38}{'rows':>6}{'median / p90 before':>21}{'after':>13}  %"
+NAME = 37
+HEAD = f"{'kernel':<{NAME}}{'rows':>6}{'median / p90 before':>21}{'after':>13}  %"
 
 
 def check(out: str, force: bool) -> None:
@@ -73,8 +78,8 @@ def check(out: str, force: bool) -> None:
     if out == STDOUT or Path(out).suffix.lower() not in (".yaml", ".yml"):
         raise InputError(f"--out {out}: a hardware file ends in .yaml")
     check_writable(out, "--out")
-    if os.path.lexists(out) and not force:
-        raise InputError(f"--out {out}: is there already; --force replaces it")
+    if not force:
+        check_new(out, "--out")
 
 
 def text(line) -> str:
@@ -82,6 +87,6 @@ def text(line) -> str:
     name = " ".join(part for part in (line.family, line.format, line.kernel) if part not in ("", "any"))
     before = f"{line.before.median:.1f} / {line.before.p90:.1f}" if line.before else "-"
     after = f"{line.after.median:.1f} / {line.after.p90:.1f}"
-    told = f"{name:<38}{line.rows:>6,}{before:>21}{after:>13}"
-    advice = line.advice()
-    return f"{told}\n  {advice}" if advice else told
+    head = f"{name:<{NAME}}" if len(name) < NAME else f"{name}\n{'':<{NAME}}"
+    told = [f"{head}{line.rows:>6,}{before:>21}{after:>13}"]
+    return "\n".join(told + textwrap.wrap(line.advice() or "", 78, initial_indent="  ", subsequent_indent="    "))

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tensorcast.cli.options import NonEmpty, debug_option, json_flag, option, repeatable, source_options
+from tensorcast.cli.options import NonEmpty, Verb, debug_option, json_flag, option, repeatable, source_options
+from tensorcast.cli.progress import progress
+from tensorcast.content import path_of
 from tensorcast.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,11 +21,20 @@ WIDTH = 80
 LABEL = 30  # columns of an outcome and a check's name
 
 
-@click.command("check", short_help="Is a model, a file of yours or a machine fit for use?")
-@click.argument("target", required=False)
-@option("--model", "-m", help="Model to check, or to check TARGET with.")
+@click.command(
+    "check",
+    cls=Verb,
+    short_help="Is a model, a file of yours or a machine fit for use?",
+    examples=(
+        "tensorcast check qwen3-8b --hw ascend-910b",
+        "tensorcast check custom_model/my_moe.py",
+        "tensorcast check hardware_profiles/my-chip.yaml",
+    ),
+)
+@click.argument("target", required=False, type=NonEmpty("MODEL"), metavar="TARGET")
+@option("--model", "-m", type=NonEmpty("MODEL"), help="Model to check, or to check TARGET with.")
 @source_options
-@option("--hw", help="Machine it is deployed for: a known name or a YAML file.")
+@option("--hw", type=NonEmpty("MACHINE"), help="Machine it is deployed for: a known name or a YAML file.")
 @repeatable("--kernel", type=NonEmpty("KERNEL"), help="OP[/VARIANT][@GLOB]=NAME: check with this kernel.")
 @click.option("--weights", is_flag=True, help="Compare with the headers of the checkpoint in the model's folder.")
 @click.option("--trust-remote-code", is_flag=True, help="Load model code found in the model's own folder.")
@@ -44,11 +55,6 @@ def command(
 ) -> None:
     """Check TARGET before it is used: a model (name, folder, config.json, hub id), a file or package of your own code,
     a graph, or a hardware file. Prints what it resolved to and one line per check.
-
-    \b
-      tensorcast check qwen3-8b
-      tensorcast check custom_model/my_moe.py
-      tensorcast check hardware_profiles/my-chip.yaml
     """
     kind, text, model = _target(target, model, custom, hw)
     options: dict[str, Any] = {
@@ -58,16 +64,17 @@ def command(
         "trust_remote_code": trust_remote_code,
     }
     folder = _checkpoint(model if kind != "model" else text) if weights else None
-    if kind == "hardware":
-        report = _hardware(text, model, weights or kernel or custom)
-    elif kind == "code":
-        paths = list(dict.fromkeys((*custom, text)))
-        report = _code(text, model, {**options, "custom": paths, "hw": hw}, folder)
-    else:
-        from tensorcast.checking.model import check_model
-        from tensorcast.checking.subject import Subject
+    with progress(begin=f"checking {text}"):
+        if kind == "hardware":
+            report = _hardware(text, model, weights or kernel or custom)
+        elif kind == "code":
+            paths = list(dict.fromkeys((*custom, text)))
+            report = _code(text, model, {**options, "custom": paths, "hw": hw}, folder)
+        else:
+            from tensorcast.checking.model import check_model
+            from tensorcast.checking.subject import Subject
 
-        report = check_model(Subject(text, hw=hw, custom=list(custom), **options), folder)
+            report = check_model(Subject(text, hw=hw, custom=list(custom), **options), folder)
     _show(report, as_json)
     _verdict(report, debug)
 
@@ -94,7 +101,7 @@ def _target(
 
 def _checkpoint(model: str | None) -> Path:
     """The folder whose checkpoint is compared."""
-    folder = Path(model or "").expanduser()
+    folder = path_of(model or "", "model")
     folder = folder.parent if folder.is_file() else folder
     if model is None or not folder.is_dir():
         raise InputError(f"--weights {model or ''}: needs a folder with the checkpoint; give --model FOLDER")
@@ -123,7 +130,8 @@ def _show(report: Report, as_json: bool) -> None:
 
         click.echo(dumps(report.to_dict()), nl=False)
         return
-    click.echo(f"{report.kind} {report.name}")
+    for line in _wrapped(f"{report.kind} {report.name}", "    "):
+        click.echo(line)
     for name, value in report.matched.items():
         for line in _fact(name, value):
             click.echo(line)

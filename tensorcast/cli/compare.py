@@ -11,8 +11,18 @@ import click
 
 from tensorcast.cli import simulate
 from tensorcast.cli.axes import Alternatives, axis_options, space_of
-from tensorcast.cli.options import NonEmpty, Quantity, Sectioned, Whole, debug_option, option, repeatable
-from tensorcast.cli.output import STDOUT, check_outputs, whole_file, write
+from tensorcast.cli.options import (
+    NonEmpty,
+    Quantity,
+    Sectioned,
+    Whole,
+    command_line,
+    debug_option,
+    keep_options,
+    option,
+    repeatable,
+)
+from tensorcast.cli.output import STDOUT, check_outputs, write_files
 from tensorcast.cli.progress import bar
 from tensorcast.cli.sweep import NOT_SWEPT
 from tensorcast.errors import InputError
@@ -21,7 +31,18 @@ from tensorcast.units import read_price
 OWN = {
     "Alternatives": ("overlays", "price", "no_cache"),
     "Curve": ("along", "values", "metric"),
-    "Output": ("json_file", "csv_file", "quiet", "require_fit", "debug"),
+    "Output": (
+        "json_file",
+        "csv_file",
+        "html_file",
+        "markdown_file",
+        "parquet_file",
+        "keep",
+        "force",
+        "quiet",
+        "require_fit",
+        "debug",
+    ),
 }
 SECTIONS = {
     **{
@@ -33,7 +54,17 @@ SECTIONS = {
 }
 
 
-@click.command("compare", cls=Sectioned, sections=SECTIONS, short_help="machines, plans or models side by side.")
+@click.command(
+    "compare",
+    cls=Sectioned,
+    sections=SECTIONS,
+    short_help="Machines, plans or models side by side.",
+    examples=(
+        "tensorcast compare --model qwen3-32b --hw h100-sxm,ascend-910c-die --tp 4",
+        'tensorcast compare --model deepseek-v3 --with "--hw h200-sxm --tp 8" --with "--hw ascend-910c-die --tp 16"',
+        "tensorcast compare --model qwen3-8b,llama-3.1-8b --hw h100 --along input-len --metric ttft_s",
+    ),
+)
 @repeatable("--with", "overlays", type=NonEmpty("FLAGS"), help="An alternative: these flags over the common ones.")
 @option(
     "--price",
@@ -46,6 +77,10 @@ SECTIONS = {
 @option("--metric", type=NonEmpty("FIGURE"), help="Figure of the curve.  [default: tokens_per_s_per_device]")
 @option("--json", "json_file", type=NonEmpty("FILE"), help="Write the result as JSON; - is standard output.")
 @option("--csv", "csv_file", type=NonEmpty("FILE"), help="Write one line per point of the curve; - is standard output.")
+@option("--html", "html_file", type=NonEmpty("FILE"), help="Write the report as a page that opens offline.")
+@option("--markdown", "markdown_file", type=NonEmpty("FILE"), help="Write the report as Markdown; - as with --json.")
+@option("--parquet", "parquet_file", type=NonEmpty("FILE"), help="Write the rows of --csv as Parquet.")
+@keep_options
 @click.option("--quiet", "-q", is_flag=True, help="Print no report.")
 @click.option("--require-fit", is_flag=True, help="Exit with 3 when no alternative fits in memory.")
 @debug_option
@@ -58,6 +93,9 @@ def command(
     metric: str | None,
     json_file: str | None,
     csv_file: str | None,
+    html_file: str | None,
+    markdown_file: str | None,
+    parquet_file: str | None,
     quiet: bool,
     require_fit: bool,
     debug: bool,
@@ -66,29 +104,25 @@ def command(
     """Two to eight deployments side by side, and from which batch on one overtakes the other.
 
     Alternatives are the values of options that have several, or one for each --with. The curve prices every whole
-    number between the least and the greatest of --values, so that break-even points are exact. Examples:
-
-    \b
-      tensorcast compare --model qwen3-32b --hw h100-sxm,ascend-910c-die --tp 4
-      tensorcast compare -m deepseek-v3 --with "--hw h200-sxm --tp 8" --with "--hw ascend-910c-die --tp 16"
+    number between the least and the greatest of --values, so that break-even points are exact.
     """
-    check_outputs((("--json", json_file), ("--csv", csv_file)))
+    files = {
+        "--json": json_file, "--csv": csv_file, "--html": html_file, "--markdown": markdown_file,
+        "--parquet": parquet_file,
+    }  # fmt: skip
+    check_outputs([*files.items()])
     from tensorcast.search.compare import comparison
 
     along = "batch" if along is None else None if along == "none" else along
-    if csv_file is not None and along is None:
-        raise InputError("--csv has the points of the curve, and --along none asks for no curve; --json has the rest")
+    for flag in ("--csv", "--parquet"):
+        if files[flag] is not None and along is None:
+            raise InputError(f"{flag} has the points of the curve, and --along none asks for none; --json has the rest")
     with bar(quiet) as report:
         found = comparison(
             _axes(flags, price), [_overlay(text) for text in overlays], along, values, metric, not no_cache, report
         )
-    if json_file is not None:
-        from tensorcast.report.json import dumps
-
-        write(json_file, dumps(found.to_dict()), "--json")
-    if csv_file is not None:
-        _write_csv(csv_file, found.frame)
-    if not quiet and STDOUT not in (json_file, csv_file):
+    write_files("compare", found, files, command=command_line())
+    if not quiet and STDOUT not in files.values():
         from tensorcast.report.compare import print_comparison
 
         print_comparison(found)
@@ -117,20 +151,6 @@ def _overlay(text: str) -> dict[str, Sequence[Any]]:
     except ValueError as error:
         raise InputError(f"--with {text!r}: {error}") from None
     return _axes(flags, flags.pop("price"))
-
-
-def _write_csv(path: str, frame: Any) -> None:
-    import pyarrow as pa
-
-    from tensorcast.report.rows import CsvRows
-
-    try:
-        with whole_file(path) as stream:
-            rows = CsvRows(stream)
-            rows.add(pa.Table.from_pandas(frame, preserve_index=False))
-            rows.close({})
-    except OSError as error:
-        raise InputError(f"--csv {path}: cannot write: {error.strerror or error}") from error
 
 
 OF_AN_ALTERNATIVE = [

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from tensorcast.cli.options import debug_option, json_flag, option, source_options
-from tensorcast.cli.table import plain_row, print_facts, print_rows
+from tensorcast.cli.options import NonEmpty, Verb, debug_option, json_flag, option, source_options
+from tensorcast.cli.progress import progress
 from tensorcast.errors import InputError
 
 # what -> (module, function that returns the rows)
@@ -21,20 +21,38 @@ SOURCES = {
     "profiles": ("tensorcast.pipelines", "list_profiles"),
 }
 FROM_CODE = ("kernels", "ops", "pipelines", "profiles")  # what user code adds to
-# What a table line has room for; --json has every field.
+# The columns of a table, most important first: the terminal's width says how many there are; --json has every field.
 COLUMNS = {
-    "models": ("name", "parameters", "architecture", "dtype", "hub_id", "origin", "source"),
+    "models": ("name", "parameters", "architecture", "origin", "dtype", "hub_id", "source"),
     "hardware": (
-        "name", "memory_bytes", "memory_bw", "bf16_flops", "fp8_flops", "int8_flops", "devices", "origin", "aliases",
+        "name", "memory_bytes", "memory_bw", "bf16_flops", "aliases", "origin", "fp8_flops", "int8_flops", "devices",
     ),
-    "ops": ("name", "family", "origin", "description"),
+    "kernels": (
+        "op", "variant", "name", "default", "description", "needs", "origin", "priced_as", "replaces", "reason",
+    ),
+    "kernels on a machine": (
+        "op", "variant", "name", "available", "reason", "default", "needs", "description", "origin", "priced_as",
+    ),
+    "ops": ("name", "origin", "description", "family"),
 }  # fmt: skip
 
 
-@click.command("list", short_help="Known models, hardware, kernels, ops, pipelines, profiles.")
+@click.command(
+    "list",
+    cls=Verb,
+    short_help="Known models, hardware, kernels, ops, pipelines, profiles.",
+    examples=(
+        "tensorcast list models",
+        "tensorcast list kernels --hw ascend-910b",
+        "tensorcast list pipelines --explain deepseek-v3",
+        "tensorcast list kernels --explain attention=flash --hw ascend-910b",
+    ),
+)
 @click.argument("what", type=click.Choice(list(SOURCES)))
-@option("--explain", metavar="NAME", help="Which entry NAME means, by which rule, and what it passes over.")
-@click.option("--hw", help="With kernels: which of them run on this machine, and why the rest do not.")
+@option("--explain", type=NonEmpty("NAME"), help="Which entry NAME means, by which rule, and what it passes over.")
+@option(
+    "--hw", type=NonEmpty("MACHINE"), help="With kernels: which of them run on this machine, and why the rest do not."
+)
 @source_options
 @json_flag
 @debug_option
@@ -48,32 +66,33 @@ def command(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """List what is known, one entry a line, with its origin; --json prints every field.
+    """List what is known, one entry a line; --json prints every field in full."""
+    with progress(begin=f"reading {what}"):
+        if what in FROM_CODE or explain is not None:
+            from tensorcast.custom.sources import Sources
 
-    \b
-      tensorcast list pipelines --explain deepseek-v3
-      tensorcast list kernels --explain attention=flash --hw ascend-910b
-    """
-    if what in FROM_CODE or explain is not None:
-        from tensorcast.custom.sources import Sources
-
-        Sources.of(custom, folder=not no_custom_dir, no_plugin=no_plugin).load()
+            Sources.of(custom, folder=not no_custom_dir, no_plugin=no_plugin).load()
+        found = rows(what, hw) if explain is None else []
     if explain is not None:
         told(what, explain, hw, as_json)
         return
-    found = rows(what, hw)
     if as_json:
         from tensorcast.report.json import dumps
 
         click.echo(dumps(found), nl=False)
     elif found:
-        print_rows(found, [name for name in COLUMNS.get(what, found[0]) if name in found[0]])
+        from tensorcast.cli.table import print_rows
+
+        columns = COLUMNS.get(what if hw is None else f"{what} on a machine", found[0])
+        print_rows(found, [name for name in columns if name in found[0]])
     else:
         click.echo(f"no {what}")
 
 
 def rows(what: str, hw: str | None = None) -> list[dict[str, Any]]:
     """The entries of one kind as plain dicts; kernels as they stand on the machine `hw`."""
+    from tensorcast.cli.table import plain_row
+
     module, function = SOURCES[what]
     listed = getattr(importlib.import_module(module), function)
     machine = _machine(what, hw)
@@ -90,6 +109,8 @@ def told(what: str, name: str, hw: str | None, as_json: bool) -> None:
 
         click.echo(dumps(facts), nl=False)
     else:
+        from tensorcast.cli.table import print_facts
+
         print_facts({key.replace("_", " "): value for key, value in facts.items()})
 
 

@@ -19,21 +19,22 @@ import click
 from tensorcast import __version__
 from tensorcast.errors import TensorcastError
 
-# verb -> module; each module has a click command named `command`.
-VERBS = {
-    "simulate": "tensorcast.cli.simulate",
-    "sweep": "tensorcast.cli.sweep",
-    "compare": "tensorcast.cli.compare",
-    "optimize": "tensorcast.cli.optimize",
-    "list": "tensorcast.cli.list",
-    "show": "tensorcast.cli.show",
-    "check": "tensorcast.cli.check",
-    "new": "tensorcast.cli.new",
-    "cache": "tensorcast.cli.cache",
-    "accuracy": "tensorcast.cli.accuracy",
-    "calibrate": "tensorcast.cli.calibrate",
-    "measure": "tensorcast.cli.measure",
+# What the first screen shows under each title; a verb's module has a click command named `command`.
+GROUPS = {
+    "Ask": ("simulate", "sweep", "compare", "optimize", "ui"),
+    "Look up": ("list", "show"),
+    "Bring your own": ("new", "check"),
+    "Measured kernels": ("accuracy", "calibrate", "measure"),
+    "This program": ("cache", "completion"),
 }
+VERBS = {verb: f"tensorcast.cli.{verb}" for verbs in GROUPS.values() for verb in verbs}
+EXAMPLES = (
+    "tensorcast simulate --model qwen3-8b --hw h100",
+    "tensorcast sweep --model deepseek-v3 --hw h200-sxm --tp 8,16 --batch 1:64:x2",
+    "tensorcast optimize --model qwen3-32b --hw h100 --devices 8 --ttft 2s --tpot 50ms",
+)
+COMPLETE = "_TENSORCAST_COMPLETE"
+"""Set by a shell that asks what could come next; see completion.py."""
 
 HELP_HINT = "`--help` lists what can be given"
 OK, BUG, WRONG_REQUEST, DOES_NOT_FIT, INTERRUPTED = 0, 1, 2, 3, 130
@@ -47,6 +48,21 @@ class Cli(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         return importlib.import_module(VERBS[name]).command if name in VERBS else None
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage(ctx.command_path, "VERB [OPTIONS]")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The verbs in groups, examples, and the few options there are without a verb."""
+        from tensorcast.cli.options import write_examples
+
+        for title, verbs in GROUPS.items():
+            with formatter.section(title):
+                lines = [(verb, self.get_command(ctx, verb).get_short_help_str(limit=70)) for verb in verbs]
+                formatter.write_dl(lines, col_spacing=12 - max(map(len, verbs)))
+        with formatter.section("Examples"):
+            write_examples(formatter, EXAMPLES)
+        click.Command.format_options(self, ctx, formatter)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args[0] not in VERBS:
@@ -67,7 +83,7 @@ class Cli(click.Group):
         debug = "--debug" in args
         args = args or ["--help"]
         try:
-            with self.make_context(prog_name, args) as ctx:
+            with self.make_context(prog_name, args, obj=list(args)) as ctx:
                 code = self.invoke(ctx)
             flush()
             return code if isinstance(code, int) else OK
@@ -104,7 +120,12 @@ def main() -> NoReturn:
             stream.reconfigure(errors="backslashreplace")
     if "--debug" not in sys.argv:
         _quiet_libraries()
-    code = cli.run(sys.argv[1:], "tensorcast")
+    if COMPLETE in os.environ:
+        from tensorcast.cli.completion import answer
+
+        code = answer(os.environ[COMPLETE])
+    else:
+        code = cli.run(sys.argv[1:], "tensorcast")
     try:
         flush()
     except OSError:
@@ -201,4 +222,7 @@ def _quiet_libraries() -> None:
 @click.version_option(__version__, "--version", message="tensorcast %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
-    """Simulate the inference of a transformer model on a machine you do not need to have."""
+    """How fast a model runs on a machine, whether it fits, and how best to deploy it, without having either.
+
+    `tensorcast VERB --help` tells what a verb takes, with examples.
+    """

@@ -6,13 +6,18 @@ import os
 
 import click
 
-from tensorcast.cli.options import NonEmpty, debug_option, option, repeatable
+from tensorcast.cli.options import NonEmpty, Verb, debug_option, option, repeatable
 from tensorcast.cli.progress import progress
 from tensorcast.errors import InputError
 
 
-@click.command("measure", short_help="Time kernels on this computer's accelerator.")
-@option("--hw", required=True, help="The machine this is: a known name or a YAML file.")
+@click.command(
+    "measure",
+    cls=Verb,
+    short_help="Time kernels on this computer's accelerator.",
+    examples=("tensorcast measure --hw my-chip.yaml --out measurements --quick",),
+)
+@option("--hw", required=True, type=NonEmpty("MACHINE"), help="The machine this is: a known name or a YAML file.")
 @option("--out", required=True, type=NonEmpty("DIR"), help="Folder of tables to add to; made if it is not there.")
 @option("--device", type=click.Choice(["cpu", "cuda", "npu"]), help="What to measure.  [default: the accelerator]")
 @click.option("--quick", is_flag=True, help="Few shapes: minutes.")
@@ -26,9 +31,6 @@ def command(
 
     Every call finds its operands cold; the median of several is kept. A run that was broken off goes on where it
     stopped. Nothing else should run on the device meanwhile.
-
-    \b
-      tensorcast measure --hw my-machine.yaml --out measurements
     """
     if quick and full:
         raise InputError("--quick and --full: give one of them")
@@ -45,7 +47,7 @@ def command(
             device=device,
             size="quick" if quick else "full" if full else "normal",
             families=families,
-            told=click.echo,
+            told=print,  # click.echo would write past the status line and through it
             progress=report,
         )
     click.echo(f"{out}: ready for `tensorcast calibrate --hw {hw} --data {out} --out FILE`")

@@ -9,8 +9,17 @@ import click
 
 from tensorcast.cli import simulate
 from tensorcast.cli.axes import axis_options, space_of
-from tensorcast.cli.options import NonEmpty, Quantity, Sectioned, Whole, debug_option, option
-from tensorcast.cli.output import STDOUT, check_outputs, write
+from tensorcast.cli.options import (
+    NonEmpty,
+    Quantity,
+    Sectioned,
+    Whole,
+    command_line,
+    debug_option,
+    keep_options,
+    option,
+)
+from tensorcast.cli.output import STDOUT, check_outputs, write, write_files
 from tensorcast.cli.progress import bar
 from tensorcast.units import read_price, read_seconds, read_share
 
@@ -30,11 +39,24 @@ SECTIONS = {
         for title, names in simulate.SECTIONS.items()
         if title not in ("Training", "Output")
     },
-    "Output": ("json_file", "csv_file", "emit", "quiet", "debug"),
+    "Output": (
+        "json_file", "csv_file", "html_file", "markdown_file", "parquet_file", "keep", "force", "emit", "quiet",
+        "debug",
+    ),
 }  # fmt: skip
 
 
-@click.command("optimize", cls=Sectioned, sections=SECTIONS, short_help="The best deployment on N devices.")
+@click.command(
+    "optimize",
+    cls=Sectioned,
+    sections=SECTIONS,
+    short_help="The best plan and batch on N devices.",
+    examples=(
+        "tensorcast optimize --model qwen3-32b --hw h100 --devices 8 --ttft 2s --tpot 50ms",
+        "tensorcast optimize --model qwen3-32b --hw h100 --devices 8 --mode disaggregated --top 3",
+        "tensorcast optimize --model qwen3-8b --hw h100 --devices 4 --objective energy --emit vllm",
+    ),
+)
 @option("--devices", type=Whole(), required=True, help="Devices there are.")
 @option("--ttft", type=Quantity("TIME", read_seconds), help="Longest time to the first token: 2s, 500ms.")
 @option("--tpot", type=Quantity("TIME", read_seconds), help="Longest time per output token: 50ms.")
@@ -47,6 +69,10 @@ SECTIONS = {
 @click.option("--no-cache", is_flag=True, help="Neither read nor write the cache of traced models.")
 @option("--json", "json_file", type=NonEmpty("FILE"), help="Write the result as JSON; - is standard output.")
 @option("--csv", "csv_file", type=NonEmpty("FILE"), help="Write a line per plan, best first; - is standard output.")
+@option("--html", "html_file", type=NonEmpty("FILE"), help="Write the report as a page that opens offline.")
+@option("--markdown", "markdown_file", type=NonEmpty("FILE"), help="Write the report as Markdown; - as with --json.")
+@option("--parquet", "parquet_file", type=NonEmpty("FILE"), help="Write the rows of --csv as Parquet.")
+@keep_options
 @option("--emit", type=click.Choice(simulate.ENGINES[1:]), help="Print what starts the best plan on a serving engine.")
 @click.option("--quiet", "-q", is_flag=True, help="Print no report.")
 @debug_option
@@ -63,6 +89,9 @@ def command(
     no_cache: bool,
     json_file: str | None,
     csv_file: str | None,
+    html_file: str | None,
+    markdown_file: str | None,
+    parquet_file: str | None,
     emit: str | None,
     quiet: bool,
     debug: bool,
@@ -73,13 +102,13 @@ def command(
     Every plan that the devices allow is looked at. Machine, precision, kernels, --tp, --ep, --dp, --pp and --batch take
     values with commas between and ranges: all of their combinations are. --mode aggregated: continuous batching, the
     batch is the clients at all times. static: one batch as `simulate` runs it. disaggregated: prompts and decode on
-    instances of their own. Exit code 3: nothing meets the limits; the nearest is shown. Example:
-
-    \b
-      tensorcast optimize --model deepseek-v3 --hw h200-sxm --devices 16 --ttft 2s --tpot 50ms
+    instances of their own. Exit code 3: nothing meets the limits; the nearest is shown.
     """
-    outputs = (("--json", json_file), ("--csv", csv_file), ("--emit", STDOUT if emit is not None else None))
-    check_outputs(outputs)
+    files = {
+        "--json": json_file, "--csv": csv_file, "--html": html_file, "--markdown": markdown_file,
+        "--parquet": parquet_file,
+    }  # fmt: skip
+    check_outputs((*files.items(), ("--emit", STDOUT if emit is not None else None)))
     from tensorcast.search.optimize import optimize
 
     asked = {
@@ -91,25 +120,14 @@ def command(
         given = {name: value for name, value in asked.items() if value is not None}
         found = optimize(devices=devices, cache=not no_cache, progress=report, **given, **axes)
     line = found.start_line(emit) if emit is not None and found.feasible else None
-    _write(found, json_file, csv_file)
-    if not quiet and STDOUT not in (json_file, csv_file):
+    write_files("optimize", found, files, command=command_line(), start=line)
+    if not quiet and STDOUT not in files.values():
         from tensorcast.report.optimize import print_optimum
 
         print_optimum(found)
     if line is not None:
         write(STDOUT, f"{line}\n", "--emit")
     return _verdict(found)
-
-
-def _write(found: Any, json_file: str | None, csv_file: str | None) -> None:
-    if json_file is not None:
-        from tensorcast.report.json import dumps
-
-        write(json_file, dumps(found.to_dict()), "--json")
-    if csv_file is not None:
-        from tensorcast.report.csv import rows_csv
-
-        write(csv_file, rows_csv([row.to_dict() for row in found.rows]), "--csv")
 
 
 def _verdict(found: Any) -> int:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+import re
+import shlex
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
+
+from tensorcast.cli.output import KEEP
 
 
 class Whole(click.ParamType):
@@ -89,17 +94,22 @@ class Setting(click.ParamType):
 
         try:
             return key.strip(), yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, RecursionError):
             self.fail(f"{value!r}: the value is not readable; quote it, e.g. --set 'name=\"text\"'", param, ctx)
 
 
 class NonEmpty(click.ParamType):
-    """A text that is not blank."""
+    """A text that is not blank; `name` stands for it in the help and tells what a shell may offer for it."""
 
     name = "TEXT"
 
     def __init__(self, name: str = "TEXT") -> None:
         self.name = name
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        from tensorcast.cli.completion import suggested
+
+        return suggested(self.name, ctx, incomplete)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not str(value).strip():
@@ -107,8 +117,32 @@ class NonEmpty(click.ParamType):
         return str(value)
 
 
-class Sectioned(click.Command):
-    """A command whose help lists its options in titled sections: title -> parameter names."""
+class Verb(click.Command):
+    """A command whose help ends with examples: whole command lines, which the tests run."""
+
+    def __init__(self, *args: Any, examples: tuple[str, ...], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Examples"):
+            write_examples(formatter, self.examples)
+
+
+def write_examples(formatter: click.HelpFormatter, lines: Sequence[str]) -> None:
+    """Command lines, those that are too wide broken as a shell takes them: before an option, with a backslash."""
+    room = formatter.width - formatter.current_indent - 2
+    for line in lines:
+        shown, *options = re.split(r' (?=--\w)(?=(?:[^"]*"[^"]*")*[^"]*$)', line)  # not inside quotes
+        for each in options:
+            broken = len(shown.rpartition("\n")[2]) + 1 + len(each) > room
+            shown += f" \\\n    {each}" if broken else f" {each}"
+        for text in shown.split("\n"):
+            formatter.write(f"{'':{formatter.current_indent}}{text}\n")
+
+
+class Sectioned(Verb):
+    """A verb whose help lists its options in titled sections: title -> parameter names."""
 
     def __init__(self, *args: Any, sections: dict[str, tuple[str, ...]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -151,6 +185,44 @@ def source_options(command: Any) -> Any:
     ):
         command = decorate(command)
     return command
+
+
+KEEP_VARIABLE = "TENSORCAST_KEEP"
+KEEP_VALUES = {"": False, "0": False, "1": True}
+
+
+def keep_options(command: Any) -> Any:
+    """--keep and --force: whether a file that exists is replaced, which `cli.output` asks the context."""
+    for decorate in (
+        click.option("--force", is_flag=True, expose_value=False, callback=_forced, help="Replace files that exist."),
+        click.option(
+            "--keep",
+            is_flag=True,
+            expose_value=False,
+            callback=_kept,
+            help=f"Leave files that exist alone; with {KEEP_VARIABLE}=1 every command does.",
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
+def _kept(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    asked = os.environ.get(KEEP_VARIABLE, "")
+    if asked not in KEEP_VALUES:
+        raise click.UsageError(f"{KEEP_VARIABLE}={asked}: 1 keeps files that exist, 0 or nothing replaces them")
+    ctx.meta.setdefault(KEEP, value or KEEP_VALUES[asked])  # --force may have spoken already
+
+
+def _forced(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.meta[KEEP] = False
+
+
+def command_line() -> str:
+    """The command line that runs, as typed."""
+    root = click.get_current_context().find_root()
+    return shlex.join([root.info_name, *root.obj])
 
 
 debug_option = click.option("--debug", is_flag=True, help="Show the traceback of an error.")

@@ -15,11 +15,12 @@ from tensorcast.cli.options import (
     Setting,
     Whole,
     debug_option,
+    keep_options,
     option,
     repeatable,
     source_options,
 )
-from tensorcast.cli.output import STDOUT, check_outputs, write
+from tensorcast.cli.output import STDOUT, check_outputs, write, write_files, written
 from tensorcast.cli.progress import progress
 from tensorcast.errors import InputError
 from tensorcast.plan import CHECKPOINTS, DIT_CACHE, GUIDANCE, OPTIMIZERS, OVERLAPS
@@ -45,7 +46,10 @@ SECTIONS = {
     ),
     "Training": ("optimizer", "grad_checkpoint", "zero"),
     "Kernels": ("kernel", "config", "no_reuse", "strict", "no_cache"),
-    "Output": ("json_file", "csv_file", "html_file", "dump_graph", "emit", "top", "quiet", "require_fit", "debug"),
+    "Output": (
+        "json_file", "csv_file", "html_file", "markdown_file", "parquet_file", "tables_file", "trace_file", "keep",
+        "force", "dump_graph", "emit", "top", "quiet", "require_fit", "debug",
+    ),
 }  # fmt: skip
 
 
@@ -54,14 +58,20 @@ SECTIONS = {
     cls=Sectioned,
     sections=SECTIONS,
     short_help="Latency, throughput and memory of one model on one machine.",
+    examples=(
+        "tensorcast simulate --model qwen3-8b --hw h100",
+        "tensorcast simulate --model deepseek-v3 --hw ascend-910b --tp 8 --quant w8a8 --batch 32",
+        "tensorcast simulate --model flux.1-dev --hw h100 --image 1024x1024 --html flux.html",
+        "tensorcast simulate --model qwen3-8b --hw h100 --phase train --tp 8 --json - --quiet",
+    ),
 )
-@option("--model", "-m", help="Model: a known name, a folder, a config.json or a hub id.")
+@option("--model", "-m", type=NonEmpty("MODEL"), help="Model: a known name, a folder, a config.json or a hub id.")
 @source_options
 @repeatable("--set", "overrides", type=Setting(), help="Change a field of the model's config, e.g. a.b=3.")
 @option("--layers", type=Whole(), help="Keep only the first N layers (at most N of each list of blocks).")
 @option("--dtype", help="Floating-point type of the model.  [default: the config's]")
 @click.option("--trust-remote-code", is_flag=True, help="Load model code found in the model's own folder.")
-@option("--hw", required=True, help="Machine: a known name or a YAML file.")
+@option("--hw", required=True, type=NonEmpty("MACHINE"), help="Machine: a known name or a YAML file.")
 @option("--runtime", type=click.Choice(["graph", "eager"]), help="Compiled graph or op by op.  [default: graph]")
 @option("--engine", type=click.Choice(ENGINES), help="Serving engine whose own time counts too.  [default: bare, none]")
 @option("--tp", "--tensor-parallel-size", type=Whole(), help="Devices that split each layer.  [default: 1]")
@@ -74,9 +84,22 @@ SECTIONS = {
 @click.option("--sequence-parallel", is_flag=True, help="Each rank of --tp normalises and adds up its own tokens only.")
 @option("--micro-batches", type=Whole(), help="Micro-batches of a pipeline or training.  [default: one per stage]")
 @option("--overlap", type=click.Choice(OVERLAPS), help="What runs beside communication.  [default: none]")
-@option("--quant", type=click.Choice(QUANT), help="Weights and activations.  [default: auto, the checkpoint's own]")
-@option("--kv-cache-dtype", help="Number format of the KV cache.  [default: the checkpoint's own]")
-@option("--attention-quant", help="Number format of the attention products.  [default: not quantised]")
+@option(
+    "--quant",
+    type=click.Choice(QUANT),
+    metavar="SCHEME",
+    help=f"Weights and activations: {', '.join(QUANT)}.  [default: auto, the checkpoint's own]",
+)
+@option(
+    "--kv-cache-dtype",
+    type=NonEmpty("KV_FORMAT"),
+    help="Number format of the KV cache.  [default: the checkpoint's own]",
+)
+@option(
+    "--attention-quant",
+    type=NonEmpty("FORMAT"),
+    help="Number format of the attention products.  [default: not quantised]",
+)
 @repeatable("--exclude", type=NonEmpty("PATTERN"), help="Modules not to quantise: name, glob or re:regex.")
 @click.option("--quant-lm-head", is_flag=True, help="Quantise the output head too.")
 @option("--phase", type=click.Choice(PHASES), help="What to simulate.  [default: auto, prefill and decode]")
@@ -108,6 +131,11 @@ SECTIONS = {
 @option("--json", "json_file", type=NonEmpty("FILE"), help="Write the result as JSON; - is standard output.")
 @option("--csv", "csv_file", type=NonEmpty("FILE"), help="Write one row per phase and operator; - is standard output.")
 @option("--html", "html_file", type=NonEmpty("FILE"), help="Write the report as a page that opens offline.")
+@option("--markdown", "markdown_file", type=NonEmpty("FILE"), help="Write the report as Markdown; - as with --json.")
+@option("--parquet", "parquet_file", type=NonEmpty("FILE"), help="Write the rows of --csv as Parquet.")
+@option("--tables", "tables_file", type=NonEmpty("FILE"), help="Write every table of the report into a .zip.")
+@option("--trace", "trace_file", type=NonEmpty("FILE"), help="Write what runs when, for Perfetto; FILE.gz is packed.")
+@keep_options
 @option("--dump-graph", type=NonEmpty("FILE"), help="Write the graph of a ComputeGraph as JSON; - is standard output.")
 @option("--emit", type=click.Choice(ENGINES[1:]), help="Print what starts this deployment on a serving engine.")
 @option("--top", type=Whole(0), help="Operators to show per phase.  [default: 10]")
@@ -118,6 +146,10 @@ def command(
     json_file: str | None,
     csv_file: str | None,
     html_file: str | None,
+    markdown_file: str | None,
+    parquet_file: str | None,
+    tables_file: str | None,
+    trace_file: str | None,
     dump_graph: str | None,
     emit: str | None,
     top: int | None,
@@ -131,14 +163,14 @@ def command(
 ) -> int:
     """How fast a model runs on a machine and whether it fits.
 
-    Times are in seconds, sizes in bytes, lengths in tokens. Example:
-
-    \b
-      tensorcast simulate --model deepseek-v3 --hw ascend-910b --tp 8
+    Times are in seconds, sizes in bytes, lengths in tokens.
     """
+    files = {
+        "--json": json_file, "--csv": csv_file, "--html": html_file, "--markdown": markdown_file,
+        "--parquet": parquet_file, "--tables": tables_file,
+    }  # fmt: skip
     line_to = STDOUT if emit is not None else None
-    files = (("--json", json_file), ("--csv", csv_file), ("--html", html_file), ("--dump-graph", dump_graph))
-    check_outputs((*files, ("--emit", line_to)))
+    check_outputs((*files.items(), ("--trace", trace_file), ("--dump-graph", dump_graph), ("--emit", line_to)))
     from tensorcast.estimate import simulate
 
     with progress(quiet) as report:
@@ -147,23 +179,17 @@ def command(
     line = answer.start_line(emit) if emit is not None else None
     if dump_graph is not None:
         answer.dump_graph(dump_graph)
-    estimate = answer.to_dict()
-    if json_file is not None:
-        from tensorcast.report.json import to_json
+    estimate, top = answer.to_dict(), 10 if top is None else top
+    write_files("simulate", estimate, files, top=top)
+    if trace_file is not None:
+        from tensorcast.report.perfetto import write_trace
 
-        write(json_file, to_json(estimate), "--json")
-    if csv_file is not None:
-        from tensorcast.report.csv import to_csv
-
-        write(csv_file, to_csv(estimate), "--csv")
-    if html_file is not None:
-        from tensorcast.report.pages import simulate_page
-
-        write(html_file, simulate_page(estimate), "--html")
-    if not quiet and STDOUT not in [path for _, path in files]:
+        with written(trace_file, "--trace") as file:
+            write_trace(file, estimate, answer.timelines, packed=trace_file.endswith(".gz"))
+    if not quiet and STDOUT not in (*files.values(), trace_file, dump_graph):
         from tensorcast.report.terminal import print_report
 
-        print_report(estimate, top=10 if top is None else top)
+        print_report(estimate, top=top)
     if line is not None:
         write(STDOUT, f"{line}\n", "--emit")
     return verdict(estimate, require_fit)

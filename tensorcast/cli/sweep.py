@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tensorcast.cli import simulate
 from tensorcast.cli.axes import axis_options, space_of
-from tensorcast.cli.options import NonEmpty, Sectioned, Whole, debug_option, option
-from tensorcast.cli.output import STDOUT, check_outputs, whole_file
+from tensorcast.cli.options import NonEmpty, Sectioned, Whole, command_line, debug_option, keep_options, option
+from tensorcast.cli.output import STDOUT, check_outputs, write, written
 from tensorcast.cli.progress import bar
 from tensorcast.errors import InputError
+
+if TYPE_CHECKING:
+    from tensorcast.report.sample import Sample
+    from tensorcast.search.summary import Summary
 
 NOT_SWEPT = (*simulate.SECTIONS["Output"], "no_cache")
 OWN = {
     "Space": ("space_file", "no_cache"),
     "Running": ("executor", "jobs", "out", "resume"),
-    "Output": ("csv_file", "json_file", "top", "sort", "pareto", "quiet", "require_fit", "debug"),
+    "Output": (
+        "csv_file",
+        "json_file",
+        "html_file",
+        "markdown_file",
+        "parquet_file",
+        "keep",
+        "force",
+        "top",
+        "sort",
+        "pareto",
+        "quiet",
+        "require_fit",
+        "debug",
+    ),
 }
 SECTIONS = {
     **{
@@ -31,7 +49,17 @@ SECTIONS = {
 }
 
 
-@click.command("sweep", cls=Sectioned, sections=SECTIONS, short_help="simulate over lists and ranges of anything.")
+@click.command(
+    "sweep",
+    cls=Sectioned,
+    sections=SECTIONS,
+    short_help="The same over lists and ranges of anything.",
+    examples=(
+        "tensorcast sweep --model deepseek-v3 --hw h200-sxm --tp 8,16 --batch 1:64:x2",
+        "tensorcast sweep --model qwen3-8b --hw h100,ascend-910b --quant none,w8a8 --sort ttft_s --top 5",
+        "tensorcast sweep --model qwen3-8b --hw h100 --tp 1,2,4 --batch 1:64 --csv sweep.csv --quiet",
+    ),
+)
 @option(
     "--space", "space_file", type=NonEmpty("FILE"), help="YAML: options with values, lists, ranges; or a list of such."
 )
@@ -42,9 +70,13 @@ SECTIONS = {
 @click.option("--resume", is_flag=True, help="Go on with the sweep in --out.")
 @option("--csv", "csv_file", type=NonEmpty("FILE"), help="Write one line per configuration; - is standard output.")
 @option("--json", "json_file", type=NonEmpty("FILE"), help="Write the rows as JSON; - is standard output.")
+@option("--html", "html_file", type=NonEmpty("FILE"), help="Write the report as a page that opens offline.")
+@option("--markdown", "markdown_file", type=NonEmpty("FILE"), help="Write the report as Markdown; - as with --json.")
+@option("--parquet", "parquet_file", type=NonEmpty("FILE"), help="Write the rows as one Parquet file.")
+@keep_options
 @option("--top", type=Whole(0), help="Rows to show.  [default: 10]")
 @option("--sort", type=NonEmpty("FIGURE"), help="Show the best by this.  [default: tokens_per_s_per_device]")
-@option("--pareto", type=NonEmpty("X,Y"), help="Show the Pareto front of two figures.")
+@option("--pareto", type=NonEmpty("FIGURE,FIGURE"), help="Show the Pareto front of two figures.")
 @click.option("--quiet", "-q", is_flag=True, help="Print no report.")
 @click.option("--require-fit", is_flag=True, help="Exit with 3 when no configuration fits in memory.")
 @debug_option
@@ -57,6 +89,9 @@ def command(
     resume: bool,
     csv_file: str | None,
     json_file: str | None,
+    html_file: str | None,
+    markdown_file: str | None,
+    parquet_file: str | None,
     top: int | None,
     sort: str | None,
     pareto: str | None,
@@ -69,12 +104,11 @@ def command(
 
     Every option of `simulate` takes values with commas between; numbers take ranges with both ends: 1:8 counts by 1,
     1024:8192:1024 in steps, 1:512:x2 doubles. `none` leaves an option out where it is no value of its own. What cannot
-    be is a row with the reason. Example:
-
-    \b
-      tensorcast sweep --model deepseek-v3 --hw h200-sxm --tp 8,16 --batch 1:512:x2
+    be is a row with the reason.
     """
-    check_outputs((("--csv", csv_file), ("--json", json_file)))
+    files = {"--csv": csv_file, "--json": json_file, "--parquet": parquet_file}
+    check_outputs((*files.items(), ("--markdown", markdown_file), ("--html", html_file)))
+    from tensorcast.report.sample import Sample
     from tensorcast.search.space import Space
     from tensorcast.search.summary import Summary, check_figure
     from tensorcast.search.sweep import run
@@ -87,39 +121,50 @@ def command(
         top=max(count, 1),
         sort=None if sort is None else check_figure(sort, "--sort"),
         pareto=None if pareto is None else _two(pareto),
+        along=() if quiet else space.varying,
     )
-    with _sinks(csv_file, json_file) as sinks:
+    figures = filter(None, (summary.sort, *(summary.pareto or ())))
+    page = [] if html_file is None else [Sample(*figures)]
+    with _sinks(files) as sinks:
         with bar(quiet) as report:
             for table in run(space, executor, out, resume, jobs, not no_cache, report):
-                for sink in (summary, *sinks):
+                for sink in (summary, *sinks, *page):
                     sink.add(table)
         summary.check()
         for sink in sinks:
             sink.close(summary.to_dict())
-    if not quiet and STDOUT not in (csv_file, json_file):
+    if markdown_file is not None:
+        from tensorcast.report.search_markdown import sweep_markdown
+
+        write(markdown_file, sweep_markdown(summary, space.varying, count, command_line()), "--markdown")
+    if html_file is not None:
+        _write_page(html_file, *page, summary, space.varying)
+    if not quiet and STDOUT not in (*files.values(), markdown_file, html_file):
         from tensorcast.report.sweep import print_sweep
 
         print_sweep(summary, space.varying, top=count)
     return simulate.DOES_NOT_FIT if require_fit and summary.fit == 0 else 0
 
 
+def _write_page(path: str, sample: Sample, summary: Summary, varying: Sequence[str]) -> None:
+    from tensorcast.report.pages import sweep_page
+    from tensorcast.search.frame import column_of, to_pandas
+
+    rows, names = to_pandas(sample.rows), [column_of(name) for name in varying]
+    x, y = summary.pareto or (None, None)
+    page = sweep_page(rows, names, summary.sort, x, y, command_line(), counted=summary.to_dict(), sample=sample)
+    write(path, page, "--html")
+
+
 @contextmanager
-def _sinks(csv_file: str | None, json_file: str | None) -> Iterator[list[Any]]:
+def _sinks(files: Mapping[str, str | None]) -> Iterator[list[Any]]:
     """What writes the rows as they come; the files are there when the block ends, and nothing when it fails."""
-    from tensorcast.report.rows import CsvRows, JsonRows
+    from tensorcast.report.rows import CsvRows, JsonRows, ParquetRows
 
+    kinds = {"--csv": CsvRows, "--json": JsonRows, "--parquet": ParquetRows}
     with ExitStack() as stack:
-        files = (("--csv", csv_file, CsvRows), ("--json", json_file, JsonRows))
-        yield [kind(stack.enter_context(_written(flag, path))) for flag, path, kind in files if path is not None]
-
-
-@contextmanager
-def _written(flag: str, path: str) -> Iterator[Any]:
-    try:
-        with whole_file(path) as stream:
-            yield stream
-    except OSError as error:
-        raise InputError(f"{flag} {path}: cannot write: {error.strerror or error}") from error
+        asked = [(flag, path) for flag, path in files.items() if path is not None]
+        yield [kinds[flag](stack.enter_context(written(path, flag))) for flag, path in asked]
 
 
 def _two(text: str) -> tuple[str, str]:

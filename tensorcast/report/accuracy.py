@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from typing import IO
 
-from rich.console import Console
 from rich.text import Text
 
 from tensorcast.calibration.report import COMPOSED, Accuracy, Scored, Served
 from tensorcast.calibration.score import Score
-from tensorcast.report.lines import bullet, heading
+from tensorcast.report.lines import bullet, heading, wrapped
+from tensorcast.report.terminal import printed
 
-WIDTH = 80
+WIDTH, FIGURES = 80, 49
+"""Of the report; of a line without its name."""
 WORDS = {"calibrated": "own", COMPOSED: "composed"}
 LEGEND = (
     "Errors in percent of the measured time: median, mean and 90th percentile of their size; bias > 0: predicted "
@@ -25,60 +25,49 @@ LEGEND = (
 
 def print_accuracy(found: Accuracy, *, file: IO[str] | None = None) -> None:
     """Print the report: no colour where nobody watches."""
-    print_lines(accuracy_lines(found), file=file)
+    printed(lambda width, _: accuracy_lines(found, width), file)
 
 
-def print_lines(lines: Iterable[Text], *, file: IO[str] | None = None) -> None:
-    """Styled lines on a stream that may be a terminal, a pipe or closed."""
-    stream = file or sys.stdout
-    if stream is None:
-        return
-    console = Console(file=stream, highlight=False, emoji=False, markup=False)
-    with console.capture() as capture:
-        for line in lines:
-            line.rstrip()
-            console.print(line, soft_wrap=True)
-    # Written by us, whole: rich would end the process itself when the reader has left.
-    stream.write(capture.get())
-
-
-def accuracy_lines(found: Accuracy) -> list[Text]:
-    """The whole report."""
+def accuracy_lines(found: Accuracy, width: int = WIDTH) -> list[Text]:
+    """The whole report as lines of at most `width` characters; no more than `WIDTH` are used."""
+    width = min(width, WIDTH)
+    name = width - FIGURES
     rows = sum(len(g.ratios) for g in found.groups)
     which = "rows that no fit has seen" if found.unseen else "rows"
-    lines = [heading(f"{found.folder}: {rows:,} {which}, {len(found.groups)} kernels on machines"), Text("")]
+    lines = wrapped(f"{found.folder}: {rows:,} {which}, {len(found.groups)} kernels on machines", width, "bold")
+    lines.append(Text(""))
     if found.groups:
-        lines += [_head("family", ""), *_families(found)]
-    for name in dict.fromkeys((g.family, g.device) for g in found.groups):
-        mine = [g for g in found.groups if (g.family, g.device) == name]
-        lines += [Text(""), _head(" on ".join(name), "figures"), *_section(mine)]
+        lines += [_head("family", "", name), *_families(found, name)]
+    for what in dict.fromkeys((g.family, g.device) for g in found.groups):
+        mine = [g for g in found.groups if (g.family, g.device) == what]
+        lines += [Text(""), _head(" on ".join(what), "figures", name), *_section(mine, name)]
     if found.served:
-        lines += [Text(""), *_served(found.served)]
+        lines += [Text(""), *_served(found.served, name)]
     if found.notes:
         lines += [Text(""), heading("Notes")]
-        lines += [line for note in found.notes for line in bullet(note, WIDTH, "yellow")]
-    return [*lines, Text(""), *_legend()]
+        lines += [line for note in found.notes for line in bullet(note, width, "yellow")]
+    return [*lines, Text(""), *_legend(width)]
 
 
-def _head(title: str, last: str) -> Text:
-    line = heading(f"{title:<31}")
-    if len(title) > 31:
-        line.append("\n" + " " * 31)
+def _head(title: str, last: str, name: int) -> Text:
+    line = heading(f"{title:<{name}}")
+    if len(title) > name:
+        line.append("\n" + " " * name)
     return line.append(
         f"{'rows':>7}{'median':>7}{'mean':>6}{'p90':>6}{'bias':>7}{'roof':>6} {last}", style="not bold dim"
     )
 
 
-def _families(found: Accuracy) -> list[Text]:
-    return [_figures(f"  {name:<29}", score, plain) for name, (score, plain) in found.families().items()]
+def _families(found: Accuracy, name: int) -> list[Text]:
+    return [_figures(f"  {family:<{name - 2}}", *scores) for family, scores in found.families().items()]
 
 
-def _section(groups: list[Scored]) -> list[Text]:
+def _section(groups: list[Scored], name: int) -> list[Text]:
     """One machine's kernels of one family."""
     whats = [" ".join(part for part in (g.op, g.format) if part and part != "any") or "any" for g in groups]
     wide = min(max(9, *map(len, whats)), 22)
     return [
-        _group(g, f"  {_crop(what, wide):<{wide}} {_crop(g.kernel, 27 - wide)}")
+        _group(g, f"{f'  {_crop(what, wide):<{wide}} {_crop(g.kernel, name - 4 - wide)}':<{name}}")
         for what, g in zip(whats, groups, strict=True)
     ]
 
@@ -86,7 +75,7 @@ def _section(groups: list[Scored]) -> list[Text]:
 def _group(g: Scored, name: str) -> Text:
     plain = Score.of_ratios(g.roofline) if g.roofline is not None else None
     word = WORDS.get(g.kind, g.kind) if g.exact or g.kind != "calibrated" else "near"
-    return _figures(f"{name:<31}", g.score, plain).append(f" {word}", style="dim")
+    return _figures(name, g.score, plain).append(f" {word}", style="dim")
 
 
 def _figures(name: str, score: Score, plain: Score | None) -> Text:
@@ -97,12 +86,12 @@ def _figures(name: str, score: Score, plain: Score | None) -> Text:
     return line.append(f"{_figure(plain.median) if plain else '-':>6}", style="dim")
 
 
-def _served(served: Iterable[Served]) -> list[Text]:
-    title = heading(f"{'served models':<31}")
+def _served(served: Iterable[Served], name: int) -> list[Text]:
+    title = heading(f"{'served models':<{name}}")
     title.append(f"{'rows':>7}{'done':>7}{'TPOT':>10}{'p90':>6}{'TTFT':>10}{'p90':>6}", style="not bold dim")
     lines = [title]
     for s in served:
-        line = Text(f"{_crop(f'  {s.device} {s.mode}', 31):<31}{s.asked:>7,}{len(s.tpot):>7,}")
+        line = Text(f"{_crop(f'  {s.device} {s.mode}', name):<{name}}{s.asked:>7,}{len(s.tpot):>7,}")
         for ratios in (s.tpot, s.ttft):
             score = Score.of_ratios(ratios) if len(ratios) else None
             median, p90 = (_figure(score.median), _figure(score.p90)) if score else ("-", "-")
@@ -111,10 +100,10 @@ def _served(served: Iterable[Served]) -> list[Text]:
     return lines
 
 
-def _legend() -> list[Text]:
+def _legend(width: int) -> list[Text]:
     import textwrap
 
-    return [Text(line, style="dim") for line in textwrap.wrap(LEGEND, WIDTH)]
+    return [Text(line, style="dim") for line in textwrap.wrap(LEGEND, width)]
 
 
 def _figure(percent: float) -> str:

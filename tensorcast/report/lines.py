@@ -16,6 +16,12 @@ def heading(text: str) -> Text:
     return Text(text, style="bold")
 
 
+def wrapped(text: str, width: int, style: str = "") -> list[Text]:
+    """A text in lines of at most `width` characters, further lines indented; nothing of it is left out."""
+    lines = textwrap.wrap(text, max(20, width), subsequent_indent="    ", break_on_hyphens=False)
+    return [Text(line.rstrip(), style=style) for line in lines] or [Text("")]
+
+
 def facts(label: str, parts: Iterable[str], width: int, style: str = "") -> list[Text]:
     """A label and its parts with dots between, wrapped under each other; nothing when there are no parts."""
     room = max(20, width - LABEL_WIDTH)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from tensorcast.report.lines import crop_right, facts, heading
+from tensorcast.report.lines import crop_left, crop_right, facts, heading, wrapped
+from tensorcast.report.spark import spark_lines
 from tensorcast.report.terminal import printed, remarks
 from tensorcast.search.figures import BYTES, FIGURES, RATE, SECONDS, SHARE
 from tensorcast.search.frame import column_of
@@ -39,11 +40,13 @@ FORM: dict[str, Callable[[Any], str]] = {
 
 def print_sweep(summary: Summary, varying: Sequence[str], *, top: int = 10, file: IO[str] | None = None) -> None:
     """Print the report; `varying`: the options that differ between configurations."""
-    printed(lambda width, _: sweep_lines(summary, varying, width, top), file or sys.stdout)
+    printed(lambda width, plain: sweep_lines(summary, varying, width, top, ascii_only=plain), file or sys.stdout)
 
 
-def sweep_lines(summary: Summary, varying: Sequence[str], width: int, top: int) -> list[Text]:
-    """The report as lines of at most `width` characters, wider only where the names of a row are."""
+def sweep_lines(
+    summary: Summary, varying: Sequence[str], width: int, top: int, *, ascii_only: bool = False
+) -> list[Text]:
+    """The report as lines of at most `width` characters."""
     sorted_by, best = summary.best()
     lines = [
         heading(f"{summary.rows:,} configuration{'s' if summary.rows > 1 else ''}")
@@ -51,9 +54,11 @@ def sweep_lines(summary: Summary, varying: Sequence[str], width: int, top: int) 
     ]
     if best is not None and top:
         names = [column_of(name) for name in varying]
-        lines += [*facts("all have", _same(best, names), width), Text("")]
+        lines += [*facts("all have", same(best, names), width), Text("")]
         lines += [heading(_title(summary, sorted_by, len(best), min(top, len(best))))]
         lines += table_lines(best.head(top), names, _figures(summary, sorted_by), width)
+    for figure in summary.pareto or (sorted_by,):
+        lines += _moves(summary, figure, width, ascii_only)
     told = [f"{many:,} x {reason}" for reason, many in summary.reasons.most_common(REASONS)]
     if len(summary.reasons) > REASONS:
         told.append(f"and {len(summary.reasons) - REASONS:,} more reasons")
@@ -61,20 +66,47 @@ def sweep_lines(summary: Summary, varying: Sequence[str], width: int, top: int) 
     return [*lines, *([Text("")] if section else []), *section]
 
 
+def _moves(summary: Summary, figure: str, width: int, ascii_only: bool) -> list[Text]:
+    """How the best of a figure moves along each option that is a number and takes several values."""
+    curves = {SHORT.get(name, name): tuple(ridge) for name, ridge in summary.along.ridges(figure).items()}
+    form, less = _form(figure), FIGURES[figure].less
+    lines = spark_lines(curves, form, width, less=less, one_scale=False, ascii_only=ascii_only)
+    return [Text(""), heading(f"The best {figure} along"), *lines] if lines else []
+
+
 def table_lines(rows: pandas.DataFrame, names: Sequence[str], figures: Sequence[str], width: int) -> list[Text]:
-    """A line a row: the columns `names`, and as many of `figures` as have values and room."""
-    columns = [_column(rows, name) for name in names]
-    for name in figures:
-        column = _column(rows, name) if name in rows and rows[name].notna().any() else None
-        if column and sum(len(each[0]) + 2 for each in [*columns, column]) - 2 <= width:
-            columns.append(column)
-    lines = [Text("  ".join(cells).rstrip()) for cells in zip(*columns, strict=True)]
+    """A line a row: the columns `names`, and as many of `figures` as have values and room.
+
+    Where the names leave no room for a figure they stand below it, as long as they are.
+    """
+    shown = [name for name in figures if name in rows and rows[name].notna().any()]
+    columns, values = [_column(rows, name) for name in names], [_column(rows, name) for name in shown]
+    apart = bool(names) and _across([*columns, *values[:1]]) > width
+    table = [] if apart else columns
+    for column in values:
+        if _across([*table, column]) <= width:
+            table.append(column)
+    lines = [Text("  ".join(cells).rstrip()) for cells in zip(*table, strict=True)]
     if lines:
         lines[0].stylize("dim")
-    return lines
+    if apart:
+        named = [_named(row, names, width) for row in rows.to_dict("records")]
+        return [*lines[:1], *(each for line, name in zip(lines[1:], named, strict=True) for each in (line, *name))]
+    texts = {str(value): None for name in names for value in rows[name].tolist()}
+    return lines + facts("in full", [text for text in texts if len(text) > WIDEST_TEXT], width)
 
 
-def _same(rows: pandas.DataFrame, varying: Sequence[str]) -> list[str]:
+def _across(columns: Sequence[Sequence[str]]) -> int:
+    """Characters of a line of a table."""
+    return sum(len(each[0]) + 2 for each in columns) - 2
+
+
+def _named(row: Mapping[str, Any], names: Sequence[str], width: int) -> list[Text]:
+    """What tells a row from the others, below its figures."""
+    return wrapped(f"  {' · '.join(f'{name} {row[name]}' for name in names)}", width)
+
+
+def same(rows: pandas.DataFrame, varying: Sequence[str]) -> list[str]:
     """Inputs that all configurations have, but degrees of 1 and what is "auto"."""
     inputs = [name for name in rows.columns if name not in (*FIGURES, *varying, "fits", "reason")]
     first = {name: str(rows[name].iloc[0]) for name in inputs if rows[name].nunique(dropna=False) == 1}
@@ -118,4 +150,10 @@ def _column(rows: pandas.DataFrame, name: str) -> list[str]:
 def _form(name: str) -> Callable[[Any], str]:
     if name in FIGURES:
         return FORM.get(FIGURES[name].unit, count)
-    return lambda value: crop_right(str(value), WIDEST_TEXT)
+    return _cropped
+
+
+def _cropped(value: Any) -> str:
+    """At most `WIDEST_TEXT` characters: of a path those at its end."""
+    text = str(value)
+    return (crop_left if "/" in text else crop_right)(text, WIDEST_TEXT)

@@ -14,7 +14,7 @@ import numpy as np
 from tensorcast.errors import InputError, TensorcastError
 from tensorcast.options import flag
 from tensorcast.search.cases import VARIABLES
-from tensorcast.search.figures import FIGURES, Figure
+from tensorcast.search.figures import METRICS
 from tensorcast.search.frame import said
 from tensorcast.search.group import Columns, Group
 from tensorcast.search.objective import Objective
@@ -25,11 +25,6 @@ from tensorcast.search.values import distinct
 MOST = 8
 LOAD = "concurrency"
 PRICE = "price_per_hour"
-COSTS = {
-    "cost_per_million_tokens": Figure("currency", "of devices at their price per hour", True),
-    "joules_per_token": Figure("J", "of devices at the power that the profile states", True),
-}
-METRICS: Mapping[str, Figure] = FIGURES | COSTS
 UNDER_LOAD = {"ttft_s": "ttft_loaded_s", "tpot_s": "tpot_loaded_s"}
 CLIENTS = (("--batch", "--concurrency"), ("--mode static", "--along batch"))
 """What a refusal calls the batch that clients stand for."""
@@ -194,5 +189,5 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, float):
         if math.isnan(value):
             return None
-        return int(value) if name in FIGURES and FIGURES[name].whole else value
+        return int(value) if name in METRICS and METRICS[name].whole else value
     return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-SECONDS, BYTES, RATE, SHARE, NUMBER = "s", "bytes", "1/s", "share of the peak", "number"
+SECONDS, BYTES, RATE, SHARE, NUMBER = "s", "bytes", "1/s", "share", "count"
 
 
 class Figure(NamedTuple):
@@ -38,7 +38,7 @@ FIGURES: dict[str, Figure] = {
     "tokens_per_s_per_user": Figure(RATE, "output tokens of one sequence: 1 / tpot_s"),
     "ttft_loaded_s": _seconds("time to the first token with --concurrency clients at all times", LOAD),
     "tpot_loaded_s": _seconds("time per output token with them, steps with prompts included", LOAD),
-    "requests_per_s": Figure(RATE, "requests of a model that makes no tokens"),
+    "requests_per_s": Figure(RATE, "whole requests"),
     "text_encoder_s": _seconds("text encoders of a diffusion pipeline, once a request"),
     "vae_encoder_s": _seconds("pictures given to latents"),
     "denoise_step_s": _seconds("one denoising step, mean over all of them"),
@@ -75,6 +75,13 @@ FIGURES: dict[str, Figure] = {
     "max_batch": Figure(NUMBER, "the most sequences that fit, all else equal"),
     "max_context": Figure(NUMBER, "the most tokens of a sequence that fit, all else equal"),
 }
+
+COSTS: dict[str, Figure] = {
+    "cost_per_million_tokens": Figure("currency", "of devices at their price per hour", True),
+    "joules_per_token": Figure("J", "of devices at the power that the profile states", True),
+}
+"""Figures of `optimize` and `compare` beside these, of machines whose profile states a price, a power."""
+METRICS = FIGURES | COSTS
 
 BEST = ("tokens_per_s_per_device", "images_per_s_per_device", "requests_per_s", "tokens_per_s_per_user", "ttft_s")
 """What configurations are compared by where nobody says: the first that they have."""

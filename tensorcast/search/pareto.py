@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tensorcast.errors import InputError, near_names
-from tensorcast.search.figures import FIGURES
+from tensorcast.search.figures import METRICS
 
 if TYPE_CHECKING:
     import pandas
@@ -31,14 +31,13 @@ def pareto(
     InputError for a column that is not there or holds no numbers.
     """
     keys = [by] if isinstance(by, str) else list(by or ())
-    for name in (x, y, *keys, *(["fits"] if fit_only else [])):
-        if name not in df.columns:
-            hint = ", ".join(near_names(name, map(str, df.columns))) or ", ".join(map(str, df.columns))
-            more = "; fit_only=False takes frames without it" if name == "fits" else ""
-            raise InputError(f"no column {name!r}; there is {hint}{more}")
+    for name in (x, y, *keys):
+        check_column(df, name)
+    if fit_only:
+        check_column(df, "fits", "; fit_only=False takes frames without it")
     good = df["fits"].fillna(False).to_numpy(dtype=bool) if fit_only else np.ones(len(df), dtype=bool)
     more = (more_is_better(x), more_is_better(y)) if maximize is None else _two(maximize)
-    signed = [_numbers(df, name) * (1 if best else -1) for name, best in zip((x, y), more, strict=True)]
+    signed = [numbers_of(df, name) * (1 if best else -1) for name, best in zip((x, y), more, strict=True)]
     rows = np.flatnonzero(good & ~np.isnan(signed[0]) & ~np.isnan(signed[1]))
     found = []
     for part in _parts(df, keys, rows):
@@ -63,7 +62,7 @@ def front(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def more_is_better(name: str) -> bool:
     """Of a figure; of any other column, yes."""
-    return not (name in FIGURES and FIGURES[name].less)
+    return not (name in METRICS and METRICS[name].less)
 
 
 def _two(maximize: tuple[bool, bool]) -> tuple[bool, bool]:
@@ -72,7 +71,16 @@ def _two(maximize: tuple[bool, bool]) -> tuple[bool, bool]:
     return maximize[0], maximize[1]
 
 
-def _numbers(df: pandas.DataFrame, name: str) -> np.ndarray:
+def check_column(df: pandas.DataFrame, name: str, more: str = "") -> None:
+    """InputError for a column that is not there; `more`: what it adds."""
+    if name not in df.columns:
+        hint = ", ".join(near_names(str(name), map(str, df.columns))) or ", ".join(map(str, df.columns))
+        raise InputError(f"no column {name!r}; there is {hint}{more}")
+
+
+def numbers_of(df: pandas.DataFrame, name: str) -> np.ndarray:
+    """A column as numbers, NaN where there is none; InputError for one that is not there or holds others."""
+    check_column(df, name)
     try:
         return df[name].to_numpy(dtype=float, na_value=np.nan)
     except (TypeError, ValueError):

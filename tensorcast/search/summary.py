@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tensorcast.errors import InputError, near_names
+from tensorcast.search.along import Along
 from tensorcast.search.figures import BEST, FIGURES
 from tensorcast.search.frame import to_pandas
 from tensorcast.search.pareto import front, more_is_better
@@ -26,12 +27,22 @@ Chosen = Callable[[pa.Table, np.ndarray], np.ndarray]
 class Summary:
     """`rows`, `refused`, `unfit`: counts. `reasons`: why how many are refused. No more than `top` rows are kept."""
 
-    def __init__(self, top: int = 10, sort: str | None = None, pareto: tuple[str, str] | None = None) -> None:
-        """`sort`: the figure that rows are compared by. `pareto`: the two of a front, which is kept whole."""
+    def __init__(
+        self,
+        top: int = 10,
+        sort: str | None = None,
+        pareto: tuple[str, str] | None = None,
+        along: Sequence[str] = (),
+    ) -> None:
+        """`sort`: the figure that rows are compared by. `pareto`: the two of a front, which is kept whole.
+
+        `along`: options; how the best of these figures moves along those that are numbers is kept in `self.along`.
+        """
         self.top, self.sort, self.pareto = top, sort, pareto
         self.rows = self.refused = self.unfit = 0
         self.reasons: Counter[str] = Counter()
         self._best: dict[str, pa.Table] = {}
+        self.along = Along(along)
 
     def add(self, table: pa.Table) -> None:
         """Count these rows, and keep those that are better than what was kept."""
@@ -40,14 +51,20 @@ class Summary:
             if entry["values"]:
                 self.reasons[entry["values"]] += entry["counts"]
                 self.refused += entry["counts"]
-        fits, unfit = (_true(column) for column in (table["fits"], pc.invert(table["fits"])))
+        fits, unfit = (truths(column) for column in (table["fits"], pc.invert(table["fits"])))
         self.unfit += int(unfit.sum())
         if self.pareto:
             self._keep("front", self._front, table, fits)
         else:
-            for name in [self.sort] if self.sort else BEST:
+            for name in self._figures:
                 self._keep(name, partial(self._first, name), table, fits)
         self._keep("unfit", partial(self._first, "total_bytes"), table, unfit)
+        self.along.add(table, fits, self._figures)
+
+    @property
+    def _figures(self) -> Sequence[str]:
+        """What rows are compared by: the first of these that they have."""
+        return self.pareto or ((self.sort,) if self.sort else BEST)
 
     @property
     def fit(self) -> int:
@@ -79,7 +96,7 @@ class Summary:
         if self.pareto:
             name, found = self.pareto[0], self._best.get("front")
         else:
-            name = next((name for name in ([self.sort] if self.sort else BEST) if name in self._best), "")
+            name = next((name for name in self._figures if name in self._best), "")
             found = self._best.get(name)
         if found is None:
             name, found = "total_bytes", self._best.get("unfit")
@@ -94,24 +111,24 @@ class Summary:
 
     def _first(self, name: str, table: pa.Table, rows: np.ndarray) -> np.ndarray:
         """The positions, of `rows`, of the best by a figure, best first."""
-        values = -_merit(table, name)[rows]
+        values = -merit(table, name)[rows]
         return rows[np.argsort(values, kind="stable")[: min(self.top, np.count_nonzero(~np.isnan(values)))]]
 
     def _front(self, table: pa.Table, rows: np.ndarray) -> np.ndarray:
         """The positions, of `rows`, of the Pareto front, its first figure rising."""
-        x, y = (_merit(table, name) for name in self.pareto)
+        x, y = (merit(table, name) for name in self.pareto)
         rows = rows[~np.isnan(x[rows]) & ~np.isnan(y[rows])]
         found = rows[front(x[rows], y[rows])]
         return found if more_is_better(self.pareto[0]) else found[::-1]
 
 
-def _merit(table: pa.Table, name: str) -> np.ndarray:
+def merit(table: pa.Table, name: str) -> np.ndarray:
     """A figure with its sign such that more is better; NaN where there is none."""
     values = table[name].to_numpy().astype(float)
     return values if more_is_better(name) else -values
 
 
-def _true(column: pa.ChunkedArray) -> np.ndarray:
+def truths(column: pa.ChunkedArray) -> np.ndarray:
     return pc.fill_null(column, False).to_numpy()
 
 

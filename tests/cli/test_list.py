@@ -113,8 +113,10 @@ def test_everything_known_is_listed_with_its_origin(run, what: str) -> None:
 
 
 def test_machines_are_listed_in_units_and_in_full(run) -> None:
-    line = next(line for line in run("list", "hardware")[1].splitlines() if line.startswith("h100-sxm"))
-    assert ("74.5 GiB" in line) and ("3.35 TB/s" in line) and ("989 TFLOP/s" in line) and ("builtin" in line)
+    out = run("list", "hardware")[1]
+    line = next(line for line in out.splitlines() if line.startswith("h100-sxm"))
+    assert ("74.5 GiB" in line) and ("3.35 TB/s" in line) and ("989 TFLOP/s" in line) and ("h100-80g" in line)
+    assert "all have    origin builtin\n" in out
     row = next(row for row in json.loads(run("list", "hardware", "--json")[1]) if row["name"] == "ascend-310p")
     assert row["bf16_flops"] is None and row["fp16_flops"] > 0 and "310p" in row["aliases"]
 
