@@ -19,13 +19,13 @@ async function unpack(text) {
   return new Response(stream).text();
 }
 
-function themed(layout) {
-  const axis = (given) => ({ gridcolor: colour("--line"), zerolinecolor: colour("--line"), automargin: true, ...given });
+function themed(layout, text, line) {
+  const axis = (given) => ({ gridcolor: line, zerolinecolor: line, automargin: true, ...given });
   const axes = Object.keys(layout).filter((key) => /^[xy]axis/.test(key));
   return {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 10, r: 10, t: 30, b: 10 },
     dragmode: FINGER ? false : "zoom", // a finger scrolls the page
-    ...layout, font: { color: colour("--text"), family: "system-ui, sans-serif", size: 13 },
+    ...layout, font: { color: text, family: "system-ui, sans-serif", size: 13 },
     ...Object.fromEntries(["xaxis", "yaxis", ...axes].map((key) => [key, axis(layout[key])])),
   };
 }
@@ -37,8 +37,9 @@ const OPTIONS = {
 };
 
 function draw(figures, width) {
+  const colours = [colour("--text"), colour("--line")];
   return Promise.all(Object.entries(figures).map(([id, figure]) =>
-    window.Plotly.react(read(id), figure.data, { ...themed(figure.layout), width }, OPTIONS)));
+    window.Plotly.react(read(id), figure.data, { ...themed(figure.layout, ...colours), width }, OPTIONS)));
 }
 
 // A chart is drawn when it can be seen: hidden ones have no size. A page need not have a place for each.

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tensorcast.errors import InputError, TensorcastError
+from tensorcast.search.cases import VARIABLES
 from tensorcast.search.helper import Helper, LostHelper
 
 Options = Mapping[str, Any]
@@ -26,7 +27,7 @@ class Tracer:
         self._helper: Helper | None = None
         self._turn, self._wake = threading.Lock(), threading.Event()
         self._next: list[Options] = []
-        self._seen: list[Options] = []
+        self._expected: set[str] = set()
 
     def start(self) -> None:
         threading.Thread(target=self._work, daemon=True).start()
@@ -38,10 +39,12 @@ class Tracer:
             raise InputError(error)
 
     def expect(self, options: Iterable[Options]) -> None:
-        """Trace these when there is time, in place of those expected so far; what fails is left to who asks for it."""
-        wanted = list(options)
-        if wanted != self._seen:
-            self._seen, self._next = wanted, wanted
+        """Trace these when there is time, in place of those expected so far; what fails is left to who asks for it.
+
+        Once for each deployment: what it is traced with reaches other work, or that is traced when it is asked.
+        """
+        self._next = [each for each in options if _deployment(each) not in self._expected]
+        if self._next:
             self._wake.set()
 
     def _work(self) -> None:
@@ -52,6 +55,7 @@ class Tracer:
             self._wake.clear()
             while waiting := self._next:
                 self._next = waiting[1:]
+                self._expected.add(_deployment(waiting[0]))
                 self._call(waiting[0])
 
     def _call(self, options: Options) -> str:
@@ -67,6 +71,10 @@ class Tracer:
             self._helper = Helper(os.getcwd())
             self._helper.call(prepared)
         return self._helper
+
+
+def _deployment(options: Options) -> str:
+    return repr(sorted((name, value) for name, value in options.items() if name not in VARIABLES))
 
 
 def prepared() -> None:
