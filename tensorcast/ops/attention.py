@@ -248,7 +248,7 @@ class KvAppend:
 
         return grown(k), grown(v)
 
-    def dims(k, v, past, kv_format, window, shards=1):
+    def dims(k, v, past, kv_format, window, shards=1):  # past: no attribute, see Operator.describe
         sizes = {"elements": k.numel() + v.numel(), "past": past, "attrs": {"in_format": dtype_name(k)}}
         return sizes | ({"tokens": k.shape[-2]} if shards > 1 else {})
 

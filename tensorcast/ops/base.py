@@ -111,7 +111,12 @@ class Operator:
     parts: Callable[[Mapping[str, Number], Mapping[str, Any]], Parts] | None = None  # of a composed operator
 
     def describe(self, args: tuple, kwargs: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, Any]]:
-        """Sizes and attributes of one call."""
+        """Sizes and attributes of one call.
+
+        A plain argument that `dims` does not give back is an attribute, and those are the same for any amount of work.
+        One that grows with it, such as the tokens in a cache, must be a size even where no cost depends on it: as an
+        attribute it makes every point another operator, and every decode step is traced anew.
+        """
         named = dict(zip(self.arguments, args, strict=False)) | dict(kwargs)
         dims = self.dims(**named)
         attrs = {k: v for k, v in named.items() if isinstance(v, (bool, int, float, str)) and k not in dims}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tensorcast.custom.sources import NONE, Sources
@@ -12,12 +13,12 @@ from tensorcast.deployed import DeployedModel, ModelFacts
 from tensorcast.models.reference import LANGUAGE, STAGES, ModelSource
 from tensorcast.ops import own_operators
 from tensorcast.plan import ParallelPlan
+from tensorcast.trace.undisturbed import Progress, settled, undisturbed
 
 if TYPE_CHECKING:
     from tensorcast.transformer_model import TransformerModel
 
 Asked = tuple[str, tuple[int, int, int]]  # (phase, (batch, tokens, past))
-Progress = Callable[[str, float | None], None]
 
 
 def deploy(
@@ -42,10 +43,6 @@ def deploy(
     say = progress or (lambda text, share: None)
     say("loading torch and the model's code", 0.0)
     with _uncollected():
-        from tensorcast.trace.facts import facts_of
-        from tensorcast.trace.readings import layout_of
-        from tensorcast.trace.run import trace_images, trace_step
-        from tensorcast.trace.table import build_table
         from tensorcast.transformer_model import Deployment, deployed_model
 
         if whole is not None:
@@ -54,31 +51,49 @@ def deploy(
             blueprint = _blueprint(source, sources, dtype, trust_remote_code, say)
             say("deploying", 0.7)
             model = deployed_model(blueprint, Deployment(**deployment))
-        first = "prefill" if source.phases == LANGUAGE else source.phases[0]
+        polynomial = whole is not None and model.polynomial
         points = points if callable(points) else tuple(points)
-        fixed = source.phases in STAGES and not callable(points)  # a step of another length would be another model's
-        seen = trace_images(model).ran if model.deployment.images else ()
-        probe = (2, *points[0][1][1:]) if fixed else model.probe
-        facts = facts_of(model, trace_step(model, first, *probe), seen)
-        tables = dict(known.tables) if known is not None else {}
-        for phase, point in points(facts) if callable(points) else points:
-            if phase in tables and tables[phase].piece_for(*point) is not None:
-                continue
-            say(f"tracing {phase}", 0.8)
-            here = tables.get(phase)
-            table = build_table(
-                phase,
-                lambda at, phase=phase: trace_step(model, phase, *at),
-                point,
-                step=model.deployment.mtp + 1 if phase == "decode" else 0,
-                exact=here is not None and not (source.reading.encoder and phase == "decode"),
-                layout=layout_of(phase, point, source.reading, model.most_positions),
-                polynomial=whole is not None and model.polynomial,
-            )
-            tables[phase] = here.joined(table) if here is not None else table
-        own = own_operators()
-        used = {row.op for table in tables.values() for piece in table.pieces for row in piece.rows}
-        return DeployedModel(facts, tables, own_operators=not own.isdisjoint(used))
+        return undisturbed(partial(_traced, model, source, points, known, polynomial), say)
+
+
+def _traced(
+    model: TransformerModel,
+    source: ModelSource,
+    points: Iterable[Asked] | Callable[[ModelFacts], Iterable[Asked]],
+    known: DeployedModel | None,
+    polynomial: bool,
+    say: Progress,
+) -> DeployedModel:
+    """Facts and tables of a deployed model: see `deploy`."""
+    from tensorcast.trace.facts import facts_of
+    from tensorcast.trace.readings import layout_of
+    from tensorcast.trace.run import trace_images, trace_step
+    from tensorcast.trace.table import build_table
+
+    first = "prefill" if source.phases == LANGUAGE else source.phases[0]
+    fixed = source.phases in STAGES and not callable(points)  # a step of another length would be another model's
+    seen = trace_images(model).ran if model.deployment.images else ()
+    probe = (2, *points[0][1][1:]) if fixed else model.probe
+    facts = facts_of(model, trace_step(model, first, *probe), seen)
+    tables = dict(known.tables) if known is not None else {}
+    for phase, point in points(facts) if callable(points) else points:
+        if phase in tables and tables[phase].piece_for(*point) is not None:
+            continue
+        say(f"tracing {phase}", 0.8)
+        here = tables.get(phase)
+        table = build_table(
+            phase,
+            lambda at, phase=phase: settled(trace_step(model, phase, *at)),
+            point,
+            step=model.deployment.mtp + 1 if phase == "decode" else 0,
+            exact=here is not None and not (source.reading.encoder and phase == "decode"),
+            layout=layout_of(phase, point, source.reading, model.most_positions),
+            polynomial=polynomial,
+        )
+        tables[phase] = here.joined(table) if here is not None else table
+    own = own_operators()
+    used = {row.op for table in tables.values() for piece in table.pieces for row in piece.rows}
+    return DeployedModel(facts, tables, own_operators=not own.isdisjoint(used))
 
 
 def whole_model(

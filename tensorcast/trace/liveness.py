@@ -5,6 +5,7 @@ Counts storages, not tensors: a view adds nothing and frees nothing. Agrees with
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterable
 
@@ -12,11 +13,17 @@ import torch
 
 
 class Liveness:
-    """`live` is the bytes alive now, `peak` the most so far. Parameters and the KV cache are declared resident."""
+    """`live` is the bytes alive now, `peak` the most so far. Parameters and the KV cache are declared resident.
+
+    `alive` is the number of storages, `freed_by_others` of those that another thread let go of: see trace.undisturbed.
+    """
 
     def __init__(self, resident: Iterable[int] = ()) -> None:
         self.live = 0
         self.peak = 0
+        self.alive = 0
+        self.freed_by_others = 0
+        self._thread = threading.get_ident()
         self._known: set[int] = set(resident)
 
     def resident(self, tensors) -> None:
@@ -37,6 +44,7 @@ class Liveness:
             self._known.add(key)
             size = storage.nbytes() * share if share < 1 else storage.nbytes()
             self.live += size
+            self.alive += 1
             weakref.finalize(storage, self._free, key, size).atexit = False
             new = True
         self.peak = max(self.peak, self.live)
@@ -52,6 +60,8 @@ class Liveness:
     def _free(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.live -= size
+        self.alive -= 1
+        self.freed_by_others += threading.get_ident() != self._thread
 
 
 def storages(tensors: Iterable[torch.Tensor]) -> frozenset[int]:
