@@ -21,10 +21,10 @@ simulate: $(VENV)/.installed
 	$(BIN)/tensorcast simulate --model deepseek-v3 --hw ascend-910b --tp 8
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 nightly: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m nightly -n $(WORKERS)
+	$(BIN)/python -m pytest -m nightly -n $(WORKERS) --dist worksteal
 
 browser: $(VENV)/.installed-test
 	command -v chromium || (apt-get update && apt-get install --yes --no-install-recommends chromium)

@@ -1,4 +1,4 @@
-"""Running the command as a user does: a process of its own, in an empty folder, with an empty cache."""
+"""Running the command as a user does, in an empty folder, offline, with a cache that one session shares."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tensorcast.custom import loading
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,17 +25,25 @@ class Result:
     err: str
 
 
-@pytest.fixture(scope="session")
-def cache_folder(tmp_path_factory) -> Path:
-    """One cache for a session: what one test traced, the next finds."""
-    return tmp_path_factory.mktemp("cache")
+@pytest.fixture
+def tensorcast(own_folder, cache_folder, run, undone, monkeypatch) -> Callable[..., Result]:
+    """Run `tensorcast ARGS` in `tmp_path`, in this process; what one run registers or loads, the next does not see."""
+
+    def tensorcast(*args: str, **environment: str) -> Result:
+        with undone(), monkeypatch.context() as patch:
+            patch.setattr(loading, "_loaded", {})
+            for name, value in {"TENSORCAST_CACHE": str(cache_folder), "HF_HUB_OFFLINE": "1", **environment}.items():
+                patch.setenv(name, value)
+            return Result(*run(*args))
+
+    return tensorcast
 
 
 @pytest.fixture
-def tensorcast(tmp_path, cache_folder) -> Callable[..., Result]:
-    """Run `tensorcast ARGS` in `tmp_path`, offline, with nothing to read on stdin."""
+def process(tmp_path, cache_folder) -> Callable[..., Result]:
+    """The same by a process of its own, with nothing to read on stdin."""
 
-    def tensorcast(*args: str, **environment: str) -> Result:
+    def process(*args: str, **environment: str) -> Result:
         variables = {**os.environ, "TENSORCAST_CACHE": str(cache_folder), "HF_HUB_OFFLINE": "1", **environment}
         done = subprocess.run(
             [sys.executable, str(ROOT / "cli.py"), *args],
@@ -46,7 +56,7 @@ def tensorcast(tmp_path, cache_folder) -> Callable[..., Result]:
         )
         return Result(done.returncode, done.stdout, done.stderr)
 
-    return tensorcast
+    return process
 
 
 @pytest.fixture

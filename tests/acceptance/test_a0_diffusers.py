@@ -25,7 +25,6 @@ NINE = (
 def refused(tmp_path, monkeypatch, capsys):
     """The one line on stderr of a command that must end with exit code 2."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TENSORCAST_CACHE", str(tmp_path / "cache"))
 
     def refused(*args: str) -> str:
         capsys.readouterr()

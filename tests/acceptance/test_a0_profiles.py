@@ -124,9 +124,8 @@ def test_a0_12_a_users_profile_counts_on_the_first_build(tensorcast, tmp_path):
     (tmp_path / "custom_model" / "my_moe.py").write_text(A0_12)
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy" / "config.json").write_text(json.dumps(foreign.ToyConfig().to_dict()))
-    root = str(Path(__file__).parents[2])
     asked = ("simulate", "--model", "./toy", "--hw", HW, "--input-len", "64", "--output-len", "4", "--json", "-")
-    done = tensorcast(*asked, PYTHONPATH=root)
+    done = tensorcast(*asked)
     assert done.code == 0, done.err
     steps = {s["name"]: s for s in json.loads(done.out)["steps"]}
     assert (steps["patch_moe"]["status"], steps["patch_moe"]["matched"]) == ("applied", foreign.LAYERS)

@@ -36,7 +36,6 @@ class _Untouchable:
 def refused(capsys, tmp_path, monkeypatch) -> Callable[..., str]:
     """Run `simulate ARGS`, check that it was refused as it must be, and give the line."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TENSORCAST_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(sys, "stdin", _Untouchable())
 
@@ -194,10 +193,9 @@ def test_configurations_that_contradict_themselves(refused, tmp_path, name: str)
     assert said in refused("--model", str(tmp_path), "--hw", "h100", "--input-len", "64", "--output-len", "8")
 
 
-def test_the_configuration_they_were_made_from_is_a_good_one(tmp_path, monkeypatch) -> None:
+def test_the_configuration_they_were_made_from_is_a_good_one(tmp_path) -> None:
     import tensorcast as tc
 
-    monkeypatch.setenv("TENSORCAST_CACHE", str(tmp_path / "cache"))
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     assert tc.simulate(str(tmp_path), "h100", input_len=64, output_len=8).memory["fits"]
 
@@ -286,12 +284,14 @@ def test_a_cache_that_cannot_be_kept_is_a_warning(tensorcast, tmp_path) -> None:
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_closed_stdin_is_no_error(tmp_path) -> None:
+def test_a_closed_stdin_is_no_error(tensorcast, cache_folder) -> None:
     command = Path(__file__).resolve().parents[2] / "cli.py"
-    line = '"$0" "$1" simulate --model qwen3-0.6b --hw h100 --layers 1 -q <&-'
+    asked = "simulate --model qwen3-0.6b --hw h100 --layers 1 -q"
+    assert tensorcast(*asked.split()).code == 0  # traced here, and taken from the cache there
+    line = f'"$0" "$1" {asked} <&-'
     done = subprocess.run(
         ["sh", "-c", line, sys.executable, str(command)],
-        env={**os.environ, "TENSORCAST_CACHE": str(tmp_path)},
+        env={**os.environ, "TENSORCAST_CACHE": str(cache_folder)},
         capture_output=True,
         text=True,
     )

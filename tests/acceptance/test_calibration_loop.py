@@ -10,11 +10,11 @@ from tests.cli.measured import MACHINE
 PROFILE = MACHINE.replace("1.0e+14", "2.0e+13").replace("bandwidth: 1.0e+12", "bandwidth: 4.0e+11")
 
 
-def test_measure_calibrate_accuracy(tensorcast, tmp_path) -> None:
+def test_measure_calibrate_accuracy(tensorcast, process, tmp_path) -> None:
     (tmp_path / "here.yaml").write_text(PROFILE)
     families = ("--family", "gemm", "--family", "memory")
     asked = ("measure", "--hw", "here.yaml", "--out", "tables", "--device", "cpu", "--quick", *families)
-    measured = tensorcast(*asked, OMP_NUM_THREADS="1")
+    measured = process(*asked, OMP_NUM_THREADS="1")
     assert measured.code == 0, measured.err
     assert "gemm bfloat16 torch: 60 shapes measured" in measured.out
 

@@ -12,9 +12,9 @@ from tests.verify.tiny import TINY
 
 
 @pytest.fixture
-def small(own_folder) -> tuple[str, ...]:
+def small(plain_folder) -> tuple[str, ...]:
     """A model in the current folder."""
-    folder = own_folder / "small"
+    folder = plain_folder / "small"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(TINY["llama"]))
     return ("compare", "--model", "small")
@@ -23,11 +23,10 @@ def small(own_folder) -> tuple[str, ...]:
 MACHINES = ("--hw", "h100-sxm,ascend-910c-die")
 
 
-def test_machines_side_by_side_from_a_process_of_its_own(tensorcast) -> None:
-    done = tensorcast(
-        "compare", "-m", "llama-3.1-8b", "--hw", "a100-sxm-80g,h100-sxm", "--batch", "8", "--quant", "none"
-    )
-    assert (done.code, done.err) == (0, "")
+def test_machines_side_by_side_from_a_process_of_its_own(tensorcast, process) -> None:
+    asked = ("compare", "-m", "llama-3.1-8b", "--hw", "a100-sxm-80g,h100-sxm", "--batch", "8", "--quant", "none")
+    done = tensorcast(*asked)
+    assert (done.code, done.err) == (0, "") and process(*asked) == done
     lines = done.out.splitlines()
     assert max(map(len, lines)) <= 80
     assert "  - A  a100-sxm-80g · 1 device" in lines and "  - B  h100-sxm · 1 device" in lines
@@ -78,7 +77,7 @@ def test_a_refused_alternative_is_shown_with_its_reason(run, small) -> None:
     assert "Refused at this work" in out and "B refused from 1 to 4 (--tp 3" in out
 
 
-def test_nothing_fits(run, own_folder) -> None:
+def test_nothing_fits(run, plain_folder) -> None:
     args = (
         "compare",
         "-m",

@@ -21,13 +21,6 @@ FIGURES = {
 INSTANCE = {"hw", "tp", "pp", "dp", "ep", "quant", "batch", "instance_devices", "copies", "miss", "binding"}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TENSORCAST_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 def answer(run, *flags: str) -> dict:
     code, out, _ = run(*ASKED, *flags, "--json", "-")
     assert code in (0, 3)
@@ -104,10 +97,10 @@ def test_exit_3_with_the_nearest_and_what_would(run) -> None:
     assert said["nearest"]["tp"] == 2 and said["nearest"]["batch"] == 1 and said["nearest"]["miss"] > 1
 
 
-def test_exit_3_starts_nothing(run, own_folder) -> None:
+def test_exit_3_starts_nothing(run, plain_folder) -> None:
     code, out, err = run(*ASKED, "--devices", "2", "--tpot", "1ms", "--emit", "vllm", "--quiet", "--json", "a.json")
     assert code == 3 and out == "" and "no plan meets the limits" in err
-    assert json.loads((own_folder / "a.json").read_text())["best"] is None
+    assert json.loads((plain_folder / "a.json").read_text())["best"] is None
 
 
 def test_csv_has_a_line_for_each_plan_the_best_first(run) -> None:
@@ -184,10 +177,10 @@ def test_one_answer_of_one_model_for_every_engine(run) -> None:
         (["--devices", "2", "--csv", "no/folder/x"], "there is no folder"),
     ],
 )  # fmt: skip
-def test_bad_requests_are_one_line_and_exit_2(run, own_folder, flags: list[str], said: str) -> None:
+def test_bad_requests_are_one_line_and_exit_2(run, plain_folder, flags: list[str], said: str) -> None:
     code, out, err = run(*ASKED, *flags)
     assert (code, out) == (2, "") and err.count("\n") == 1 and said in err
-    assert [path.name for path in own_folder.iterdir() if not path.name.startswith(".")] == []
+    assert [path.name for path in plain_folder.iterdir() if not path.name.startswith(".")] == []
 
 
 def test_one_model_at_a_time_and_all_that_is_missing(run) -> None:

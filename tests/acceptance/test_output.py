@@ -12,9 +12,13 @@ OP = [
     "op", "module", "count", "time_s", "bound", "matrix_flops", "vector_flops", "read_bytes", "write_bytes",
     "comm_bytes",
 ]  # fmt: skip
+ALSO = ["math", "collective", "ranks", "tier"]  # of operators that have them
 FIELDS = {
     "model": ["name", "architecture", "model_type", "origin", "parameters", "active_parameters"],
-    "hardware": ["name", "devices", "asked"],
+    "hardware": [
+        "name", "devices", "asked", "description", "peak_flops", "vector_flops", "memory_bytes", "memory_bandwidth",
+        "tiers",
+    ],
     "plan": ["tp", "ep", "dp", "pp", "sp"],
     "quant": ["source", "modules", "kv_cache", "attention"],
     "metrics": [
@@ -27,7 +31,7 @@ FIELDS = {
 }  # fmt: skip
 PHASE = [
     "step_time_s", "host_time_s", "matrix_flops", "vector_flops", "read_bytes", "write_bytes", "comm_bytes", "mfu",
-    "mbu", "time_by_bound_s", "ops",
+    "mbu", "time_by_bound_s", "ops", "timeline",
 ]  # fmt: skip
 BOUNDS = ["matrix", "vector", "memory", "communication", "overhead"]
 SMALL = ("simulate", "--model", "qwen3-0.6b", "--hw", "h100", "--input-len", "256", "--output-len", "8")
@@ -39,7 +43,7 @@ def test_json_has_the_fields_of_the_interface_and_is_alone_on_stdout(tensorcast)
     found = json.loads(done.out)
     assert list(found) == [
         "schema", "model", "hardware", "plan", "quant", "workload", "phases", "metrics", "memory", "steps", "kernels",
-        "uncosted_ops", "warnings", "provenance",
+        "uncosted_ops", "warnings", "provenance", "assumptions", "command",
     ]  # fmt: skip
     assert found["schema"] == 1
     for part, names in FIELDS.items():
@@ -47,7 +51,9 @@ def test_json_has_the_fields_of_the_interface_and_is_alone_on_stdout(tensorcast)
     assert list(found["phases"]) == ["prefill", "decode"]
     for phase in found["phases"].values():
         assert list(phase) == PHASE and list(phase["time_by_bound_s"]) == BOUNDS
-        assert phase["ops"] and all(list(op) == OP and type(op["count"]) is int for op in phase["ops"])
+        assert phase["ops"] and all(
+            [n for n in op if n not in ALSO] == OP and type(op["count"]) is int for op in phase["ops"]
+        )
         assert {op["bound"] for op in phase["ops"]} <= set(BOUNDS)
     assert [step["name"] for step in found["steps"]] == [
         "wrap_model", "maybe_enable_mtp", "maybe_reuse_layers", "patch_rotary_emb", "patch_attention", "patch_mla",
@@ -64,12 +70,15 @@ def test_csv_is_the_json_row_by_row(tensorcast, tmp_path) -> None:
     found = json.loads((tmp_path / "r.json").read_text())
     rows = list(csv.DictReader(io.StringIO((tmp_path / "r.csv").read_text())))
     ops = [{"phase": name, **op} for name, phase in found["phases"].items() for op in phase["ops"]]
-    assert [list(row) for row in rows[:1]] == [["phase", *OP]]
+    fixed = ["phase", *OP]
+    assert list(rows[0])[: len(fixed)] == fixed and {*rows[0]} == {name for op in ops for name in op} <= {*fixed, *ALSO}
     assert [{k: type(op[k])(row[k]) for k in op} for row, op in zip(rows, ops, strict=True)] == ops
+    assert not any(row[name] for row, op in zip(rows, ops, strict=True) for name in row.keys() - op.keys())
 
 
-def test_a_second_run_says_the_same(tensorcast) -> None:
-    assert tensorcast(*SMALL, "--json", "-").out == tensorcast(*SMALL, "--json", "-").out
+def test_a_process_of_its_own_says_the_same_each_time(tensorcast, process) -> None:
+    asked = (*SMALL, "--tp", "2", "--json", "-")
+    assert tensorcast(*asked) == process(*asked) == process(*asked)
 
 
 @pytest.mark.parametrize(("device", "code"), [("h100", 0), ("l4", 3)])

@@ -32,13 +32,6 @@ EXTRA = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TENSORCAST_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @cache
 def estimate(name: str) -> tc.Estimate:
     return tc.simulate(**{**CASES, **EXTRA}[name])
@@ -113,11 +106,11 @@ def test_the_longest_context_fits_and_a_longer_one_does_not(name):
     "options",
     [
         dict(model="deepseek-v3", hw="ascend-910b", tp=8),
-        dict(model="deepseek-v3", hw="h100", tp=8, quant="none"),
+        pytest.param(dict(model="deepseek-v3", hw="h100", tp=8, quant="none"), marks=pytest.mark.nightly),
         dict(model="qwen3-32b", hw="l40s"),
         dict(model="qwen3-32b", hw="l40s", pp=2, batch=4, input_len=30_000),
         dict(model="llama-3.1-70b", hw="h100", dp=2, batch=2),
-        dict(model="qwen3-235b-a22b", hw="h100", pp=3, batch=6),
+        pytest.param(dict(model="qwen3-235b-a22b", hw="h100", pp=3, batch=6), marks=pytest.mark.nightly),
         dict(model="qwen3-8b", hw="h100", batch=500),
     ],
     ids=lambda o: f"{o['model']} on {o['hw']}",

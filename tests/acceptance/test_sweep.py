@@ -18,10 +18,10 @@ ASK = ("sweep", "--model", "./llama", "--hw", "h100-sxm", "--input-len", "64", "
 
 
 @pytest.fixture(autouse=True)
-def folder(own_folder):
-    (own_folder / "llama").mkdir()
-    (own_folder / "llama" / "config.json").write_text(json.dumps(TINY["llama"]))
-    return own_folder
+def folder(plain_folder):
+    (plain_folder / "llama").mkdir()
+    (plain_folder / "llama" / "config.json").write_text(json.dumps(TINY["llama"]))
+    return plain_folder
 
 
 def rows(text: str) -> list[dict[str, str]]:

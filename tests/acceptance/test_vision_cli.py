@@ -10,13 +10,13 @@ ASKED = ("simulate", "--hw", "h100-sxm", "--layers", "2", "--input-len", "100", 
 
 
 @pytest.fixture
-def simulated(run, own_folder):
+def simulated(run, plain_folder):
     """Runs the verb in this process; gives the JSON and the printed report."""
 
     def simulated(*flags: str) -> tuple[dict, str]:
         code, text, err = run(*ASKED, *flags, "--json", "out.json")
         assert code == 0, err
-        return json.loads((own_folder / "out.json").read_text()), text
+        return json.loads((plain_folder / "out.json").read_text()), text
 
     return simulated
 
@@ -56,7 +56,7 @@ def test_without_images_nothing_changes(simulated):
         (("--model", "qwen3-vl-2b", "--image", "28x8000"), "refuses the images"),
     ],
 )
-def test_bad_images_are_one_line_and_exit_2(run, own_folder, flags, said):
+def test_bad_images_are_one_line_and_exit_2(run, plain_folder, flags, said):
     flags = (*ASKED, *flags) if "--seq-lens" not in flags else ("simulate", "--hw", "h100-sxm", *flags)
     code, text, err = run(*flags)
     assert code == 2 and text == ""

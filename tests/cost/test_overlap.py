@@ -183,13 +183,6 @@ def test_two_halves_hide_all_communication_but_the_last():
 V3 = {"model": "deepseek-v3", "hw": "h200-sxm", "dp": 8, "ep": 8, "input_len": 2048, "output_len": 5}
 
 
-@pytest.fixture(scope="module")
-def cached(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TENSORCAST_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 def phases(**options):
     return simulate(**options).to_dict()["phases"]
 
@@ -200,10 +193,11 @@ def computing_and_talking(phase) -> tuple[float, float]:
     return sum(op["time_s"] for op in phase["ops"]) - talking, talking
 
 
-def test_bounds_hold_for_deepseek_v3(cached):
+def test_bounds_hold_for_deepseek_v3():
     none = phases(**V3, batch=256)
-    for overlap, name in product(("streams", "dual-batch"), ("prefill", "decode")):
-        phase = phases(**V3, batch=256, overlap=overlap)[name]
+    found = {overlap: phases(**V3, batch=256, overlap=overlap) for overlap in ("streams", "dual-batch")}
+    for overlap, name in product(found, ("prefill", "decode")):
+        phase = found[overlap][name]
         serial, device = sum(op["time_s"] for op in phase["ops"]), phase["step_time_s"]
         assert serial - phase["overlapped_s"] == pytest.approx(device, rel=1e-9)
         assert max(computing_and_talking(phase)) * (1 - 1e-12) <= device < serial
@@ -217,14 +211,14 @@ def test_bounds_hold_for_deepseek_v3(cached):
             assert phase["read_bytes"] > none[name]["read_bytes"]  # weights, once for each half
 
 
-def test_streams_hides_the_shorter_of_combine_and_shared_experts(cached):
+def test_streams_hides_the_shorter_of_combine_and_shared_experts():
     phase = phases(**V3, batch=256, overlap="streams", phase="decode")["decode"]
     combine = sum(op["time_s"] for op in phase["ops"] if op["op"] == "moe_combine")
     shared = sum(op["time_s"] for op in phase["ops"] if ".shared_experts" in op["module"])
     assert phase["overlapped_s"] == pytest.approx(min(combine, shared), rel=1e-9)
 
 
-def test_halves_of_an_even_batch_are_two_passes_of_half_the_batch(cached):
+def test_halves_of_an_even_batch_are_two_passes_of_half_the_batch():
     """Serial time, work and counts are twice those of half the batch; all talking but the last collective is hidden."""
     dual = phases(**V3, batch=256, overlap="dual-batch", phase="prefill")["prefill"]
     half = phases(**V3, batch=128, phase="prefill")["prefill"]
@@ -236,14 +230,14 @@ def test_halves_of_an_even_batch_are_two_passes_of_half_the_batch(cached):
     assert computing > talking and dual["step_time_s"] == pytest.approx(computing, rel=0.01)
 
 
-def test_an_odd_batch_is_cut_into_unequal_halves(cached):
+def test_an_odd_batch_is_cut_into_unequal_halves():
     dual = phases(**{**V3, "dp": 4, "ep": 4, "batch": 4 * 5}, overlap="dual-batch", phase="decode")["decode"]
     larger, smaller = (phases(**{**V3, "dp": 4, "ep": 4, "batch": 4 * n}, phase="decode")["decode"] for n in (3, 2))
     serial = larger["step_time_s"] + smaller["step_time_s"]
     assert dual["step_time_s"] + dual["overlapped_s"] == pytest.approx(serial, rel=1e-12)
 
 
-def test_a_dense_model_on_one_device_has_nothing_to_hide(cached):
+def test_a_dense_model_on_one_device_has_nothing_to_hide():
     work = {"model": "qwen3-8b", "hw": "h100-sxm", "batch": 4, "input_len": 512, "output_len": 5}
     none, streams = phases(**work), phases(**work, overlap="streams")
     for name, phase in streams.items():
@@ -251,19 +245,19 @@ def test_a_dense_model_on_one_device_has_nothing_to_hide(cached):
         assert phase == none[name]
 
 
-def test_a_dense_model_with_tensor_parallelism_is_one_chain(cached):
+def test_a_dense_model_with_tensor_parallelism_is_one_chain():
     work = {"model": "qwen3-8b", "hw": "h100-sxm", "tp": 4, "batch": 4, "input_len": 512, "output_len": 5}
     assert [phase["overlapped_s"] for phase in phases(**work, overlap="streams").values()] == [0.0, 0.0]
     for phase in phases(**work, overlap="dual-batch").values():
         assert phase["overlapped_s"] > 0
 
 
-def test_layers_of_one_kind_or_all_of_them_traced(cached):
+def test_layers_of_one_kind_or_all_of_them_traced():
     work = {**V3, "layers": 6, "batch": 64, "overlap": "streams"}
     assert phases(**work, reuse=False) == phases(**work)
 
 
-def test_stages_are_scheduled_alone(cached):
+def test_stages_are_scheduled_alone():
     """61 layers on 2 stages: the slowest hides what its own layers do."""
     work = {**V3, "dp": 4, "ep": 4, "batch": 64, "phase": "decode", "overlap": "streams"}
     one, two = phases(**work, pp=1)["decode"], phases(**work, pp=2)["decode"]
@@ -272,7 +266,7 @@ def test_stages_are_scheduled_alone(cached):
     assert 0 < two["overlapped_s"] < 2 * one["overlapped_s"]
 
 
-def test_ragged_batches_are_cut_too(cached):
+def test_ragged_batches_are_cut_too():
     work = {"model": "qwen3-8b", "hw": "h100-sxm", "tp": 2, "output_len": 3}
     dual = phases(**work, seq_lens=[900, 100, 500], overlap="dual-batch")["prefill"]
     larger = phases(**work, seq_lens=[900, 500])["prefill"]
@@ -280,7 +274,7 @@ def test_ragged_batches_are_cut_too(cached):
     assert dual["matrix_flops"] == pytest.approx(larger["matrix_flops"] + smaller["matrix_flops"], rel=1e-9)
 
 
-def test_the_host_is_no_faster_for_it(cached):
+def test_the_host_is_no_faster_for_it():
     work = {"model": "qwen3-8b", "hw": "h100-sxm", "tp": 2, "batch": 4, "input_len": 128, "output_len": 3}
     none = phases(**work, runtime="eager", phase="decode")["decode"]
     dual = phases(**work, runtime="eager", phase="decode", overlap="dual-batch")["decode"]
@@ -288,7 +282,7 @@ def test_the_host_is_no_faster_for_it(cached):
     assert dual["step_time_s"] >= dual["host_time_s"]
 
 
-def test_report_json_and_help_say_it(cached, run):
+def test_report_json_and_help_say_it(run):
     flags = ("--model", "qwen3-8b", "--hw", "h100-sxm", "--tp", "4", "--batch", "8", "--output-len", "4")
     code, out, _ = run("simulate", *flags, "--overlap", "dual-batch")
     assert code == 0 and "hidden by overlap" in out and "dual-batch" in out

@@ -223,7 +223,7 @@ def test_chosen_kernels_are_pointed_out() -> None:
 # -- simulate ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_json_gives_the_same_line(own_folder) -> None:
+def test_the_json_gives_the_same_line(plain_folder) -> None:
     options = {"tp": 2, "batch": 4, "kv_cache_dtype": "fp8", "quant": "fp8"}
     estimate = tc.simulate(model="qwen3-0.6b", hw="h200-sxm", **options)
     for engine in ("vllm", "sglang"):
@@ -232,7 +232,7 @@ def test_the_json_gives_the_same_line(own_folder) -> None:
         assert estimate.start_line(engine) == start_line(engine, request) == tc.start_line(engine, request)
 
 
-def test_the_option(run, own_folder) -> None:
+def test_the_option(run, plain_folder) -> None:
     ask = ("simulate", "-m", "qwen3-0.6b", "--hw", "h200", "--tp", "2")
     code, alone, _ = run(*ask, "--emit", "vllm", "--quiet")
     assert code == 0
@@ -243,9 +243,9 @@ def test_the_option(run, own_folder) -> None:
     assert len(after) > len(alone)
 
 
-def test_the_option_refused(run, own_folder) -> None:
+def test_the_option_refused(run, plain_folder) -> None:
     ask = ("simulate", "-m", "qwen3-0.6b", "--hw", "h200", "--tp", "2")
-    file = own_folder / "out.json"
+    file = plain_folder / "out.json"
     code, out, err = run(*ask, "--emit", "mindie", "--json", str(file))
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert "runs on huawei devices" in err

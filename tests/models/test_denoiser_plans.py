@@ -34,7 +34,7 @@ REST = (
 
 
 def denoise(config, **options):
-    asked = {"hw": "h100-sxm", "image": "128x128", "input_len": 20, "cache": False, **options}
+    asked = {"hw": "h100-sxm", "image": "128x128", "input_len": 20, **options}
     return tc.simulate(model=config, **asked)
 
 

@@ -24,7 +24,7 @@ KINDS = list(SMALL)
 
 def denoise(config, **options):
     """The simulated step of a small picture or video."""
-    asked = {"hw": "h100-sxm", "image": "128x128", "cache": False, **options}
+    asked = {"hw": "h100-sxm", "image": "128x128", **options}
     return tc.simulate(model=config, **asked)
 
 
@@ -91,7 +91,7 @@ def test_sizes_become_tokens():
 )  # fmt: skip
 def test_work_that_cannot_be(config, options, message):
     with pytest.raises((InputError, ModelError), match=message):
-        tc.simulate(model=config, hw="h100-sxm", cache=False, **options)
+        tc.simulate(model=config, hw="h100-sxm", **options)
 
 
 def test_plans_that_cannot_be():
@@ -255,7 +255,7 @@ def test_a_class_and_an_instance_given_as_python():
     ],
 )
 def test_published_pipelines(folder, architecture, tokens):
-    asked = {"hw": "h200-sxm", "image": "1024x1024", "guidance": "none", "cache": False}
+    asked = {"hw": "h200-sxm", "image": "1024x1024", "guidance": "none"}
     estimate = tc.simulate(model=str(CONFIGS / folder / "transformer"), **asked)
     assert estimate.to_dict()["model"]["architecture"] == architecture
     ops = estimate.phases["denoise"].ops

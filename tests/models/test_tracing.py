@@ -16,6 +16,7 @@ from tensorcast.pipelines import PROFILES, ModelProfile, register_model_profile
 from tensorcast.plan import ParallelPlan
 from tensorcast.request import Request
 from tensorcast.trace.run import trace_step
+from tests.later import later
 from tests.verify.deployed import deploy
 
 DEPTH = 10  # layers of a model that show every kind of layer it has
@@ -30,6 +31,13 @@ def _distinct() -> list[str]:
     return list(found.values())
 
 
+def _sisters() -> set[str]:
+    """Those that are of the same type as one before them."""
+    types: dict[str, str] = {}
+    kinds = {entry.name: entry.config["model_type"] for entry in entries.all_entries()}
+    return {name for name in _distinct() if types.setdefault(kinds[name], name) != name}
+
+
 def answer(name: str, **options) -> Answer:
     return Answer(Request.of(model=name, **WORK, **options), cache=False)
 
@@ -40,7 +48,7 @@ def widest(facts) -> dict[str, int]:
     return {"tp": tp, "ep": tp if facts.experts and facts.experts % tp == 0 else 1}
 
 
-@pytest.mark.parametrize("name", _distinct())
+@pytest.mark.parametrize("name", later(_distinct(), _sisters()))
 def test_catalogue_model_is_simulated_whole_and_cut(name):
     whole = answer(name, quant="none")
     plan = widest(whole.facts)

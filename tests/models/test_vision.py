@@ -216,11 +216,6 @@ def simulate(model="qwen3-vl-8b", **options):
     ).to_dict()
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("TENSORCAST_CACHE", str(tmp_path_factory.getbasetemp() / "vision-cache"))
-
-
 def test_images_take_a_phase_of_their_own_and_part_of_the_prompt():
     answer, text = simulate(image=TWO), simulate(input_len=200 + 1220)
     assert list(answer["phases"]) == ["vision", "prefill", "decode"]

@@ -23,8 +23,8 @@ COPIES = {"model": "llama-3.1-8b", "hw": "h100-sxm"}
 
 
 @pytest.fixture(autouse=True)
-def own_cache(own_folder) -> None:
-    """No table of another test."""
+def alone(plain_folder) -> None:
+    """In an empty folder."""
 
 
 def simulated(**options) -> dict:
@@ -218,7 +218,14 @@ def test_the_comparison_is_plain_json_and_a_short_text() -> None:
     again = json.loads(json.dumps(found.to_dict()))
     assert again["curve"]["pairs"][0]["alternatives"] == ["tp 1", "tp 2"] and again["schema"] == 1
     assert repr(found) == "Comparison(tp 1, tp 2, tokens_per_s_per_device along batch)"
-    assert "<table" in found._repr_html_()
+    cell = found._repr_html_()
+    for text in ("<b>2 alternatives", "  - A  tp 1 · 1 device", "Who leads (every batch from 1 to 4)"):
+        assert text in cell, text
+    figure = found.plot_curve()
+    assert figure.layout.title.text == "tokens_per_s_per_device along batch"
+    assert list(figure.data[0].y) == pytest.approx(found.frame.tokens_per_s_per_device[:4].tolist(), rel=1e-5)
+    with pytest.raises(tc.InputError, match="there is no curve with along=None"):
+        tc.compare(**SMALL, tp=[1, 2], along=None).plot_curve()
 
 
 WRONG = [

@@ -22,14 +22,6 @@ KV = 32 * 2 * 8 * 128 * 2
 """Bytes that a token leaves in Llama-3.1-8B: 32 layers, keys and values of 8 heads of 128, bf16."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory):
-    """Models are traced once for all tests of this file, and not found from before."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TENSORCAST_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @cache
 def figures(phase: str, batch: int, **asked) -> dict:
     asked |= {"output_len": 1} if phase == "prefill" else {}
@@ -158,12 +150,12 @@ def test_a_latent_cache_that_every_rank_keeps_is_sent_to_each() -> None:
     assert sent == {(1, 1): whole, (1, 8): 8 * whole, (8, 1): whole, (8, 8): whole}
 
 
-def test_a_slow_network_binds(own_folder) -> None:
+def test_a_slow_network_binds(plain_folder) -> None:
     """A link that carries fewer prompts a second than the instances could sets the rate, and is what binds."""
     text = (ROOT / "hardware_profiles" / "h100-sxm.yaml").read_text()
     wide, narrow = "devices: 8, bandwidth: 4.5e+11", "devices: 8, bandwidth: 1.0e+9"
     assert wide in text
-    (own_folder / "slow.yaml").write_text(text.replace(wide, narrow).replace("name: h100-sxm", "name: slow"))
+    (plain_folder / "slow.yaml").write_text(text.replace(wide, narrow).replace("name: h100-sxm", "name: slow"))
     asked = {**LLAMA, "hw": "slow.yaml", "mode": "disaggregated", "batch": list(BATCH), "jobs": 1}
     found = tc.optimize(**asked, devices=2)
     assert found.best["ratio"] == "1:1" and found.best["binding"] == "KV transfer"

@@ -15,7 +15,7 @@ GROUPS = {
     "drafts": (dict(model="deepseek-v3", hw="h200-sxm", tp=8, mtp=1), {"acceptance_rate": [0.5, 0.9]}),
     "chunks, host-bound stages": (
         dict(model="llama-3.1-8b", hw="h100-sxm", pp=3, runtime="eager"),
-        {"chunk": [0, 1, 7, 100, 512], "prefix_len": [0, 1, 15]},
+        {"chunk": [0, 1, 7, 100, 512], "prefix_len": [0, 1, 15], "input_len": [2, 17, 129, 1000]},
     ),
     "windows": (
         dict(model="gemma-3-27b", hw="h100-sxm", tp=2), {"chunk": [0, 512], "gpu_memory_utilization": [0.5, 0.9]},

@@ -26,14 +26,6 @@ TP, PP, DP, EP = "tp", "pp", "dp", "ep"
 PLAN = (TP, PP, DP, EP)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory):
-    """Models are traced once for all tests of this file, and not found from before."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TENSORCAST_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 def plans(devices: int, moe: bool) -> list[dict[str, int]]:
     """Every plan of up to four devices, written out: instances of 1, 2 and 4 fill 4 devices.
 
@@ -159,6 +151,15 @@ def test_the_headroom_that_would_do_does() -> None:
     share = float(found.what_would[0].split()[1])
     assert found.what_would[0].startswith("--memory-headroom") and tc.optimize(**asked, memory_headroom=share).feasible
     assert not tc.optimize(**asked, memory_headroom=share + 0.001).feasible
+
+
+def test_notebooks_show_the_report_and_the_limits() -> None:
+    found = tc.optimize(**DENSE, devices=1, batch=[1, 2, 4], jobs=1, mode="static", ttft_s=10.0)
+    assert repr(found).startswith("Optimum('") and repr(found).endswith(", devices=1, plans=1, feasible=True)")
+    cell, figure = found._repr_html_(), found.plot_limits()
+    assert cell.startswith("<pre") and "limit 10.0 s" in cell and "1 considered · 1 priced" in cell
+    shares = dict(zip(figure.data[0].y, figure.data[0].x, strict=True))
+    assert shares["TTFT"] == pytest.approx(found.best["ttft_s"] / 10, rel=1e-5)
 
 
 def test_what_does_not_fit_at_all_says_how_much_it_needs() -> None:

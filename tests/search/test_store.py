@@ -265,7 +265,7 @@ def test_no_row_is_lost_or_doubled_however_often_a_sweep_is_killed(own_folder) -
         there = len(list(Path("killed").glob("part-*")))
         process = begin("killed", "--resume")
         aim = there + draw.randint(1, 4)
-        while process.poll() is None and (len(list(Path("killed").glob("part-*"))) < aim or kills == 4):
+        while process.poll() is None and (len(list(Path("killed").glob("part-*"))) < aim or kills == 3):
             time.sleep(0.002)
         time.sleep(draw.random() * 0.05)
         if process.poll() is not None:

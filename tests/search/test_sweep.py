@@ -19,16 +19,16 @@ from tests.verify.tiny import TINY
 
 
 @pytest.fixture
-def folder(own_folder):
+def folder(plain_folder):
     """A current directory with the tiny models `llama`, `moe` and `bert`."""
     encoder = {
         "model_type": "bert", "architectures": ["BertModel"], "hidden_size": 64, "intermediate_size": 96,
         "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 320, "max_position_embeddings": 512,
     }  # fmt: skip
     for name, config in (("llama", TINY["llama"]), ("moe", TINY["qwen3_moe"]), ("bert", encoder)):
-        (own_folder / name).mkdir()
-        (own_folder / name / "config.json").write_text(json.dumps(config))
-    return own_folder
+        (plain_folder / name).mkdir()
+        (plain_folder / name / "config.json").write_text(json.dumps(config))
+    return plain_folder
 
 
 def check(df, inputs=("model", "hw", "tp", "ep", "batch", "input_len", "output_len"), **fixed) -> None:

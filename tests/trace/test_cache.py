@@ -19,6 +19,11 @@ ROOT = Path(__file__).resolve().parents[2]
 WORK = {"model": "qwen3-30b-a3b", "hw": "h200-sxm", "layers": 3, "tp": 2, "input_len": 300, "output_len": 4, "batch": 2}
 
 
+def answered(**options):
+    """What the estimate says, but for the command that asks for it."""
+    return {**simulate(**options).to_dict(), "command": None}
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("TENSORCAST_CACHE", str(tmp_path / "cache"))
@@ -44,26 +49,26 @@ def traced(monkeypatch):
 
 
 def test_a_cached_answer_is_the_fresh_one(folder, traced):
-    fresh = simulate(**WORK).to_dict()
-    assert simulate(**WORK).to_dict() == fresh
+    fresh = answered(**WORK)
+    assert answered(**WORK) == fresh
     assert len(traced) == 1
-    assert simulate(**WORK, cache=False).to_dict() == fresh
+    assert answered(**WORK, cache=False) == fresh
     assert len(traced) == 2
 
 
 def test_another_amount_of_work_needs_no_new_trace(folder, traced):
     simulate(**WORK)
     other = WORK | {"input_len": 5000, "output_len": 33, "batch": 17}
-    cached = simulate(**other).to_dict()
+    cached = answered(**other)
     assert len(traced) == 1
-    assert cached == simulate(**other, cache=False).to_dict()
+    assert cached == answered(**other, cache=False)
 
 
 def test_a_point_the_table_does_not_cover_is_added_to_it(folder, traced):
     simulate(**WORK)
     one_token = WORK | {"input_len": 1}
-    fresh = simulate(**one_token, cache=False).to_dict()
-    assert simulate(**one_token).to_dict() == simulate(**one_token).to_dict() == fresh
+    fresh = answered(**one_token, cache=False)
+    assert answered(**one_token) == answered(**one_token) == fresh
     assert len(traced) == 3  # the first, the one without cache, and one to add the point
     simulate(**WORK)
     assert len(traced) == 3
@@ -105,24 +110,24 @@ def a_list(path):
 
 @pytest.mark.parametrize("damage", [truncate, empty, binary, flip_a_digit, other_format, other_key, a_list])
 def test_a_damaged_entry_is_rebuilt_with_a_note(folder, entry, traced, damage):
-    whole, expected = entry.read_bytes(), simulate(**WORK).to_dict()
+    whole, expected = entry.read_bytes(), answered(**WORK)
     damage(entry)
-    answer = simulate(**WORK).to_dict()
+    answer = answered(**WORK)
     (note,) = [w for w in answer["warnings"] if w not in expected["warnings"]]
     assert entry.name in note and "rebuilt" in note and "\n" not in note
     assert {**answer, "warnings": expected["warnings"]} == expected
     assert len(traced) == 1
     assert entry.read_bytes() == whole
-    assert simulate(**WORK).to_dict() == expected
+    assert answered(**WORK) == expected
 
 
 def test_a_folder_that_cannot_be_written_costs_nothing_but_a_note(tmp_path, monkeypatch):
-    expected = simulate(**WORK, cache=False).to_dict()
+    expected = answered(**WORK, cache=False)
     in_the_way = tmp_path / "file"
     in_the_way.write_text("mine")
     for place in (in_the_way, in_the_way / "below"):
         monkeypatch.setenv("TENSORCAST_CACHE", str(place))
-        answer = simulate(**WORK).to_dict()
+        answer = answered(**WORK)
         (note,) = [w for w in answer["warnings"] if w not in expected["warnings"]]
         assert str(place) in note and "TENSORCAST_CACHE" in note
         assert {**answer, "warnings": expected["warnings"]} == expected
@@ -136,14 +141,14 @@ def test_a_full_disk_leaves_nothing_behind(folder, monkeypatch):
         return open("/dev/full", mode, buffering=0)
 
     monkeypatch.setattr(cache.os, "fdopen", fdopen)
-    answer = simulate(**WORK).to_dict()
+    answer = answered(**WORK)
     assert any("No space left" in warning for warning in answer["warnings"])
     assert list(folder.iterdir()) == []
 
 
 def test_two_at_once(folder, entry):
     """Both answer, and what stays is one whole entry."""
-    expected, whole = simulate(**WORK).to_dict(), entry.read_bytes()
+    expected, whole = answered(**WORK), entry.read_bytes()
     entry.unlink()
     flags = [f"--{k.replace('_', '-')}={v}" for k, v in WORK.items()]
     command = [sys.executable, str(ROOT / "cli.py"), "simulate", *flags, "--json", "-", "--quiet"]

@@ -17,13 +17,6 @@ MLA = {"model": "deepseek-v3", "layers": 4, "hw": "h200-sxm", "tp": 8}
 GQA = {"model": "llama-3.1-70b", "layers": 3, "hw": "h100-sxm", "tp": 16}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TENSORCAST_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 def estimate(**options) -> dict:
     return tc.simulate(**options).to_dict()
 

@@ -18,13 +18,6 @@ LLAMA = {"model": "llama-3.1-8b", "layers": 3, "hw": "h100-sxm", "tp": 4}
 HIDDEN = 4096
 
 
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TENSORCAST_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 def estimate(**options) -> dict:
     return tc.simulate(**options).to_dict()
 
@@ -218,7 +211,7 @@ def test_what_cannot_be_divided_is_said_in_one_line(options, said) -> None:
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_both_flags_of_the_command_line(run, own_folder) -> None:
+def test_both_flags_of_the_command_line(run, plain_folder) -> None:
     asked = ("simulate", "-m", "deepseek-v3", "--layers", "4", "--hw", "h200-sxm", "--tp", "8", "-q", "--json", "-")
     code, out, _ = run(*asked, "--decode-context-parallel-size", "4", "--sequence-parallel")
     assert code == 0 and '"dcp": 4' in out and '"sequence_parallel": true' in out

@@ -15,14 +15,6 @@ from tensorcast.training.shares import copy_plan, shares_of
 GIB = 2**30
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """One cache for the file: each model is traced once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TENSORCAST_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 def train(model: str = "llama-2-7b", hw: str = "a100-sxm-80g", **options):
     return tc.simulate(model=model, hw=hw, **{"phase": "train", "batch": 8, "custom_dir": False, **options})
 
@@ -283,17 +275,17 @@ def test_refused_in_one_line(options, said):
     assert said in text and "\n" not in text
 
 
-def test_the_models_own_length_is_taken(own_folder):
+def test_the_models_own_length_is_taken(plain_folder):
     """A model of 512 positions trains on all of them, and says so."""
     from tests.verify.tiny import tiny
 
-    tiny("llama", own_folder)
-    found = train(str(own_folder), dtype="bf16")
+    tiny("llama", plain_folder)
+    found = train(str(plain_folder), dtype="bf16")
     assert found.to_dict()["workload"]["input_len"] == 512
     assert any("sequences of 512 assumed" in warning for warning in found.warnings)
 
 
-def test_command_line(run, own_folder):
+def test_command_line(run, plain_folder):
     code, out, err = run(
         "simulate", "-m", "llama-2-7b", "--hw", "a100-sxm-80g", "--phase", "train", "--batch", "8", "--dp", "8",
         "--zero", "2", "--grad-checkpoint", "full", "--layers", "2",

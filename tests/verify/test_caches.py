@@ -85,5 +85,5 @@ def test_bytes_are_those_of_the_librarys_caches(name, tmp_path):
 
 
 def answered(folder, tokens: int) -> int:
-    work = {"batch": BATCH, "input_len": tokens - 1, "output_len": 1, "quant": "none", "cache": False}
+    work = {"batch": BATCH, "input_len": tokens - 1, "output_len": 1, "quant": "none"}
     return tc.simulate(str(folder), hw="h100-sxm", **work).memory["kv_cache_bytes"]
