@@ -13,7 +13,7 @@ from tensorcast.graph import ComputeGraph
 from tensorcast.models.reference import DENOISE
 from tensorcast.options import command
 from tensorcast.plan import TRAIN
-from tensorcast.report.plots import EstimatePlots
+from tensorcast.report.notebook.plots import EstimatePlots
 from tensorcast.request import Request
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Estimate(EstimatePlots):
 
     def _repr_html_(self) -> str:
         """A summary, for notebooks."""
-        from tensorcast.report.cells import estimate_cell
+        from tensorcast.report.notebook.cells import estimate_cell
 
         return estimate_cell(self._dict)
 

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from tensorcast import catalog, units
-from tensorcast.report import lines
+from tensorcast.report.terminal import lines
 
 
 @pytest.mark.parametrize("module", [units, catalog, lines])

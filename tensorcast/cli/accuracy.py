@@ -47,10 +47,10 @@ def command(
     with progress(quiet) as report:
         found = score_folder(folder, hw=hw, families=families, unseen=held_out, progress=report)
     if json_file is not None:
-        from tensorcast.report.json import dumps
+        from tensorcast.report.data.json import dumps
 
         write(json_file, dumps(found.to_dict()), "--json")
     if not quiet and json_file != STDOUT:
-        from tensorcast.report.accuracy import print_accuracy
+        from tensorcast.report.terminal.accuracy import print_accuracy
 
         print_accuracy(found)

@@ -25,7 +25,7 @@ def command(action: str, as_json: bool, debug: bool) -> None:
 
     facts = cache.info() if action == "info" else {"deleted": cache.clear()}
     if as_json:
-        from tensorcast.report.json import dumps
+        from tensorcast.report.data.json import dumps
 
         click.echo(dumps(facts), nl=False)
     else:

@@ -126,7 +126,7 @@ def _code(path: str, model: str | None, options: dict[str, Any], weights: Path |
 
 def _show(report: Report, as_json: bool) -> None:
     if as_json:
-        from tensorcast.report.json import dumps
+        from tensorcast.report.data.json import dumps
 
         click.echo(dumps(report.to_dict()), nl=False)
         return

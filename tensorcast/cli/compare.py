@@ -123,7 +123,7 @@ def command(
         )
     write_files("compare", found, files, command=command_line())
     if not quiet and STDOUT not in files.values():
-        from tensorcast.report.compare import print_comparison
+        from tensorcast.report.terminal.compare import print_comparison
 
         print_comparison(found)
     if require_fit and not found.fit:

@@ -77,7 +77,7 @@ def command(
         told(what, explain, hw, as_json)
         return
     if as_json:
-        from tensorcast.report.json import dumps
+        from tensorcast.report.data.json import dumps
 
         click.echo(dumps(found), nl=False)
     elif found:
@@ -105,7 +105,7 @@ def told(what: str, name: str, hw: str | None, as_json: bool) -> None:
 
     facts = explain(what, name, _machine(what, hw))
     if as_json:
-        from tensorcast.report.json import dumps
+        from tensorcast.report.data.json import dumps
 
         click.echo(dumps(facts), nl=False)
     else:

@@ -122,7 +122,7 @@ def command(
     line = found.start_line(emit) if emit is not None and found.feasible else None
     write_files("optimize", found, files, command=command_line(), start=line)
     if not quiet and STDOUT not in files.values():
-        from tensorcast.report.optimize import print_optimum
+        from tensorcast.report.terminal.optimize import print_optimum
 
         print_optimum(found)
     if line is not None:

@@ -12,7 +12,7 @@ from tensorcast.cli.options import NonEmpty, Verb, debug_option, json_flag
 SOURCES = {
     "model": ("tensorcast.models.describe", "describe_model"),
     "hardware": ("tensorcast.hardware.describe", "describe_hardware"),
-    "schema": ("tensorcast.report.schema", "schema_of"),
+    "schema": ("tensorcast.report.tables.schema", "schema_of"),
 }
 
 # The columns of tables that are too wide for a terminal, most important first; --json has them whole.
@@ -41,7 +41,7 @@ def command(what: str, name: str, as_json: bool, debug: bool) -> None:
     """Show one entry in full, with sources. NAME is as `tensorcast list` prints it; the schema is of a verb's JSON."""
     facts = describe(what, name)
     if as_json or what == "schema":  # which is JSON
-        from tensorcast.report.json import dumps
+        from tensorcast.report.data.json import dumps
 
         click.echo(dumps(facts), nl=False)
     else:

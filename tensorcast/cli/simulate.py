@@ -187,7 +187,7 @@ def command(
         with written(trace_file, "--trace") as file:
             write_trace(file, estimate, answer.timelines, packed=trace_file.endswith(".gz"))
     if not quiet and STDOUT not in (*files.values(), trace_file, dump_graph):
-        from tensorcast.report.terminal import print_report
+        from tensorcast.report.terminal.simulate import print_report
 
         print_report(estimate, top=top)
     if line is not None:

@@ -16,7 +16,7 @@ from tensorcast.cli.progress import bar
 from tensorcast.errors import InputError
 
 if TYPE_CHECKING:
-    from tensorcast.report.sample import Sample
+    from tensorcast.report.pages.sample import Sample
     from tensorcast.search.summary import Summary
 
 NOT_SWEPT = (*simulate.SECTIONS["Output"], "no_cache")
@@ -108,7 +108,7 @@ def command(
     """
     files = {"--csv": csv_file, "--json": json_file, "--parquet": parquet_file}
     check_outputs((*files.items(), ("--markdown", markdown_file), ("--html", html_file)))
-    from tensorcast.report.sample import Sample
+    from tensorcast.report.pages.sample import Sample
     from tensorcast.search.space import Space
     from tensorcast.search.summary import Summary, check_figure
     from tensorcast.search.sweep import run
@@ -134,13 +134,13 @@ def command(
         for sink in sinks:
             sink.close(summary.to_dict())
     if markdown_file is not None:
-        from tensorcast.report.search_markdown import sweep_markdown
+        from tensorcast.report.markdown.search import sweep_markdown
 
         write(markdown_file, sweep_markdown(summary, space.varying, count, command_line()), "--markdown")
     if html_file is not None:
         _write_page(html_file, *page, summary, space.varying)
     if not quiet and STDOUT not in (*files.values(), markdown_file, html_file):
-        from tensorcast.report.sweep import print_sweep
+        from tensorcast.report.terminal.sweep import print_sweep
 
         print_sweep(summary, space.varying, top=count)
     return simulate.DOES_NOT_FIT if require_fit and summary.fit == 0 else 0
@@ -159,7 +159,7 @@ def _write_page(path: str, sample: Sample, summary: Summary, varying: Sequence[s
 @contextmanager
 def _sinks(files: Mapping[str, str | None]) -> Iterator[list[Any]]:
     """What writes the rows as they come; the files are there when the block ends, and nothing when it fails."""
-    from tensorcast.report.rows import CsvRows, JsonRows, ParquetRows
+    from tensorcast.report.data.rows import CsvRows, JsonRows, ParquetRows
 
     kinds = {"--csv": CsvRows, "--json": JsonRows, "--parquet": ParquetRows}
     with ExitStack() as stack:

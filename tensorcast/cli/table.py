@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.text import Text
 
-from tensorcast.report.lines import crop_left, crop_right, facts, wrapped
 from tensorcast.report.terminal import printed
+from tensorcast.report.terminal.lines import crop_left, crop_right, facts, wrapped
 from tensorcast.units import bandwidth, bytes_, flops
 
 UNITS = {"_bytes": bytes_, "_bw": bandwidth, "_flops": flops}

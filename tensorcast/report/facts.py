@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tensorcast.report.columns import shown
-from tensorcast.report.lines import pairs
+from tensorcast.report.tables.columns import shown
 from tensorcast.search.figures import FIGURES
 from tensorcast.units import count
 
@@ -44,6 +43,33 @@ def _component(part: Mapping[str, Any]) -> str:
 def _unused(value: Any) -> bool:
     """Whether a workload field is a count of 0, that is, a feature nobody asked for (no chunk, no prefix)."""
     return isinstance(value, int) and not isinstance(value, bool) and value == 0
+
+
+def pairs(mapping: Mapping[str, Any]) -> list[str]:
+    """Each plain value of a mapping as "name value", and lists of plain values; None, empty and nested say nothing."""
+    told = []
+    for name, value in mapping.items():
+        if isinstance(value, (list, tuple)) and not any(isinstance(item, (Mapping, list, tuple)) for item in value):
+            value = shortened(value)
+        if value is None or value == "" or isinstance(value, (Mapping, list, tuple)):
+            continue
+        if isinstance(value, bool):
+            told.append(f"{name.replace('_', ' ')} {'yes' if value else 'no'}")
+        elif isinstance(value, int):
+            told.append(f"{name.replace('_', ' ')} {value:,}")
+        else:
+            told.append(f"{name.replace('_', ' ')} {value}")
+    return told
+
+
+def shortened(values: Sequence[Any], most: int = 8) -> str:
+    """A list with commas; of a long one the first entries and the number of all.
+
+    >>> shortened([128, 4096, 77]), shortened(range(100), most=3)
+    ('128, 4096, 77', '0, 1, 2, … (100 in all)')
+    """
+    first = ", ".join(str(value) for value in values[:most])
+    return first if len(values) <= most else f"{first}, … ({len(values)} in all)"
 
 
 ACRONYMS = {"ttft": "TTFT", "tpot": "TPOT", "vae": "VAE", "flops": "FLOP", "mfu": "MFU", "mbu": "MBU", "kv": "KV"}

@@ -17,11 +17,11 @@ class Format(NamedTuple):
 
 
 def _json(maker: str) -> Format:
-    return Format(".json", "application/json", ("tensorcast.report.json", maker))
+    return Format(".json", "application/json", ("tensorcast.report.data.json", maker))
 
 
 def _csv(module: str, maker: str) -> Format:
-    return Format(".csv", "text/csv", (f"tensorcast.report.{module}", maker))
+    return Format(".csv", "text/csv", (f"tensorcast.report.data.{module}", maker))
 
 
 def _html(maker: str, *options: str) -> Format:
@@ -33,7 +33,7 @@ def _markdown(module: str, maker: str, *options: str) -> Format:
 
 
 def _parquet(module: str, maker: str) -> Format:
-    return Format(".parquet", "application/vnd.apache.parquet", (f"tensorcast.report.{module}", maker))
+    return Format(".parquet", "application/vnd.apache.parquet", (f"tensorcast.report.data.{module}", maker))
 
 
 FORMATS: Mapping[str, Mapping[str, Format]] = {
@@ -43,20 +43,20 @@ FORMATS: Mapping[str, Mapping[str, Format]] = {
         "html": _html("simulate_page"),
         "markdown": _markdown("markdown", "to_markdown", "top"),
         "parquet": _parquet("parquet", "to_parquet"),
-        "tables": Format(".zip", "application/zip", ("tensorcast.report.parquet", "to_tables")),
+        "tables": Format(".zip", "application/zip", ("tensorcast.report.data.parquet", "to_tables")),
     },
     "optimize": {
         "json": _json("result_json"),
         "csv": _csv("rows", "optimum_csv"),
         "html": _html("optimize_page", "command", "start"),
-        "markdown": _markdown("search_markdown", "optimum_markdown", "command", "start"),
+        "markdown": _markdown("markdown.search", "optimum_markdown", "command", "start"),
         "parquet": _parquet("rows", "optimum_parquet"),
     },
     "compare": {
         "json": _json("result_json"),
         "csv": _csv("rows", "comparison_csv"),
         "html": _html("compare_page", "command"),
-        "markdown": _markdown("search_markdown", "comparison_markdown", "command"),
+        "markdown": _markdown("markdown.search", "comparison_markdown", "command"),
         "parquet": _parquet("rows", "comparison_parquet"),
     },
 }

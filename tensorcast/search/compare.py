@@ -100,7 +100,7 @@ class Comparison:
     def plot_curve(self) -> Figure:
         """The metric of each alternative along the option, as a figure of Plotly. InputError: there is no curve."""
         from tensorcast.report.charts.curve import curve_chart
-        from tensorcast.report.plots import figure
+        from tensorcast.report.notebook.plots import figure
 
         if self.curve is None:
             raise InputError("there is no curve with along=None; `table` has the figures")
@@ -108,8 +108,8 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         """The report, for notebooks."""
-        from tensorcast.report.cells import PAGE_WIDTH, lines_cell
-        from tensorcast.report.compare import comparison_lines
+        from tensorcast.report.notebook.cells import PAGE_WIDTH, lines_cell
+        from tensorcast.report.terminal.compare import comparison_lines
 
         return lines_cell(comparison_lines(self, PAGE_WIDTH))
 

@@ -207,7 +207,7 @@ class Optimum:
     def plot_limits(self) -> Figure:
         """What was found against each limit, as a figure of Plotly."""
         from tensorcast.report.charts.limits import limits_chart
-        from tensorcast.report.plots import figure
+        from tensorcast.report.notebook.plots import figure
 
         return figure(limits_chart(self.to_dict()), "figures and their limits")
 
@@ -217,8 +217,8 @@ class Optimum:
 
     def _repr_html_(self) -> str:
         """The report, for notebooks."""
-        from tensorcast.report.cells import PAGE_WIDTH, lines_cell
-        from tensorcast.report.optimize import optimum_lines
+        from tensorcast.report.notebook.cells import PAGE_WIDTH, lines_cell
+        from tensorcast.report.terminal.optimize import optimum_lines
 
         return lines_cell(optimum_lines(self, PAGE_WIDTH))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas
 
 from tensorcast.errors import InputError
-from tensorcast.report.plots import figure, known
+from tensorcast.report.notebook.plots import figure, known
 from tensorcast.search.figures import BEST
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class SweepFrame(pandas.DataFrame):
         `colour`: an option whose values are told apart.
         """
         from tensorcast.report.charts.pareto import pareto_chart
-        from tensorcast.report.explorer import ACROSS
+        from tensorcast.report.pages.explorer import ACROSS
 
         figures = self._figures(drawn=True)
         y = _chosen(y, BEST, figures)
@@ -73,7 +73,7 @@ class SweepFrame(pandas.DataFrame):
     def _repr_html_(self) -> str | None:
         if not pandas.get_option("display.notebook_repr_html"):
             return None
-        from tensorcast.report.cells import rows_cell
+        from tensorcast.report.notebook.cells import rows_cell
 
         return rows_cell(self)
 

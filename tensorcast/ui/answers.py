@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from tensorcast.errors import InputError
 from tensorcast.estimate import Estimate, simulate
-from tensorcast.report.json import strict
+from tensorcast.report.data.json import strict
 from tensorcast.ui.controls import SCALES, arguments
 from tensorcast.ui.tracer import Options, Tracer
 
@@ -116,8 +116,8 @@ def _neighbours(asked: Options) -> Iterator[Options]:
 
 def _shown(figures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Every metric, and what of the memory is compared: `less` is better, None for neither; `drawn`: as a bar too."""
-    from tensorcast.report.compare import LABELS, NO_DIRECTION
-    from tensorcast.report.sweep import FORM
+    from tensorcast.report.terminal.compare import LABELS, NO_DIRECTION
+    from tensorcast.report.terminal.sweep import FORM
     from tensorcast.search.figures import FIGURES
     from tensorcast.units import count
 

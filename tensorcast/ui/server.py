@@ -25,7 +25,7 @@ from tensorcast import content
 from tensorcast.cli.main import BUG, describe
 from tensorcast.errors import TensorcastError
 from tensorcast.report.charts.palette import SERIES
-from tensorcast.report.html import plotly_bundle, render
+from tensorcast.report.pages.html import plotly_bundle, render
 from tensorcast.ui.answers import DOWNLOADS, Answers
 from tensorcast.ui.controls import sections
 

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from tensorcast.cli import compare, optimize, simulate, sweep
-from tensorcast.report.columns import FORMS
-from tensorcast.report.reference import reference
+from tensorcast.report.tables.columns import FORMS
+from tensorcast.report.tables.reference import reference
 
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDE = (DOCS / "reports.md").read_text("utf-8")
@@ -19,7 +19,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", GUIDE, re.S)
 
 
 def test_columns_are_up_to_date() -> None:
-    """`python -m tensorcast.report.reference docs/columns.md` makes it so."""
+    """`python -m tensorcast.report.tables.reference docs/columns.md` makes it so."""
     assert (DOCS / "columns.md").read_text("utf-8") == reference()
 
 

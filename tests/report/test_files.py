@@ -10,8 +10,8 @@ import math
 import numpy as np
 import pytest
 
-from tensorcast.report.csv import to_csv
-from tensorcast.report.json import dumps, to_json
+from tensorcast.report.data.csv import to_csv
+from tensorcast.report.data.json import dumps, to_json
 from tests.report.sample import sample
 
 

@@ -16,13 +16,13 @@ import pytest
 import tensorcast as tc
 from tensorcast.errors import InputError
 from tensorcast.estimate import Estimate
-from tensorcast.report.columns import OPERATOR
-from tensorcast.report.csv import to_csv
+from tensorcast.report.data.csv import to_csv
+from tensorcast.report.data.json import to_json
+from tensorcast.report.data.parquet import to_parquet, to_tables
 from tensorcast.report.files import FORMATS, content
-from tensorcast.report.json import to_json
 from tensorcast.report.markdown import to_markdown
-from tensorcast.report.parquet import to_parquet, to_tables
-from tensorcast.report.schema import SCHEMAS
+from tensorcast.report.tables.columns import OPERATOR
+from tensorcast.report.tables.schema import SCHEMAS
 from tests.report.kinds import KINDS, asked
 from tests.report.read_markdown import number, sections
 from tests.report.sample import sample

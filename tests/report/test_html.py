@@ -13,8 +13,8 @@ import pytest
 import tensorcast as tc
 from tensorcast.cli.main import cli
 from tensorcast.errors import InputError
-from tensorcast.report.html import plotly_bundle, render
 from tensorcast.report.pages import simulate_page
+from tensorcast.report.pages.html import plotly_bundle, render
 
 ASK = ["simulate", "--model", "qwen3-0.6b", "--hw", "h100-sxm", "--layers", "2", "-q"]
 SHIPPED = Path(__file__).resolve().parents[2] / "reports"

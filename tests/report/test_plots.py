@@ -11,7 +11,7 @@ from math import fsum
 import pytest
 
 import tensorcast as tc
-from tensorcast.report.cells import estimate_cell
+from tensorcast.report.notebook.cells import estimate_cell
 from tests.report.sample import sample
 
 EVIL = "<script>alert(1)</script>"

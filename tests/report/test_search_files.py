@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tensorcast.report.rows import ParquetRows
-from tensorcast.report.schema import SCHEMAS
+from tensorcast.report.data.rows import ParquetRows
+from tensorcast.report.tables.schema import SCHEMAS
 from tests.report.read_markdown import number, sections
 from tests.verify.tiny import TINY
 
@@ -151,7 +151,7 @@ def test_rows_of_a_sweep_are_written_as_they_come() -> None:
 
 
 def test_a_column_nobody_described_is_an_error() -> None:
-    with pytest.raises(LookupError, match=r"report/columns.py does not list: mystery_s"):
+    with pytest.raises(LookupError, match=r"report/tables/columns.py does not list: mystery_s"):
         ParquetRows(io.BytesIO()).add(pa.table({"mystery_s": [1.0]}))
 
 

@@ -15,10 +15,9 @@ import pytest
 
 import tensorcast as tc
 from tensorcast.errors import InputError
-from tensorcast.report import sample
-from tensorcast.report.explorer import MOST_LINES, explorer, packed
-from tensorcast.report.pages import sweep_page
-from tensorcast.report.sample import Sample, few
+from tensorcast.report.pages import sample, sweep_page
+from tensorcast.report.pages.explorer import MOST_LINES, explorer, packed
+from tensorcast.report.pages.sample import Sample, few
 from tests.report.rows import dominated, swept
 from tests.verify.tiny import TINY
 

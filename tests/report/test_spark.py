@@ -9,8 +9,8 @@ import pandas
 import pyarrow as pa
 import pytest
 
-from tensorcast.report import spark as module
-from tensorcast.report.spark import spark, spark_lines, steps
+from tensorcast.report.terminal import spark as module
+from tensorcast.report.terminal.spark import spark, spark_lines, steps
 from tensorcast.search.along import Along
 from tensorcast.search.summary import Summary
 from tensorcast.units import seconds

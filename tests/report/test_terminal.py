@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from tensorcast.report.terminal import print_report, report_lines
+from tensorcast.report.terminal.simulate import print_report, report_lines
 from tests.report.sample import op, sample
 
 

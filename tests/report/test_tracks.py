@@ -1,7 +1,7 @@
 """Slices on the grid of nanoseconds, by hand."""
 
 from tensorcast.cost.timeline import Call, Slice
-from tensorcast.report.tracks import Grid, in_view, path_of
+from tensorcast.report.perfetto.tracks import Grid, in_view, path_of
 
 
 def call(stream: str, seconds: float) -> Call:

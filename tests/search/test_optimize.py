@@ -12,7 +12,7 @@ import pytest
 
 import tensorcast as tc
 from tensorcast.hardware.load import hardware
-from tensorcast.report import optimize as report
+from tensorcast.report.terminal import optimize as report
 from tensorcast.search import optimum
 from tensorcast.search.optimize import BATCHES
 from tensorcast.search.plans import devices_of

@@ -19,7 +19,7 @@ from tensorcast.report.charts.rows import (
     steps,
     varying_of,
 )
-from tensorcast.report.sweep import SHORT
+from tensorcast.report.terminal.sweep import SHORT
 from tensorcast.search.figures import BEST
 from tensorcast.search.pareto import check_column
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tensorcast.report.charts import shown
-from tensorcast.report.columns import row_column
+from tensorcast.report.tables.columns import row_column
 from tensorcast.search.figures import BYTES, METRICS, NUMBER, RATE, SECONDS, SHARE, Figure
 from tensorcast.search.pareto import check_column, numbers_of
 

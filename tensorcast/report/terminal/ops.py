@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
-from tensorcast.report.lines import crop_left, crop_right, facts, heading
+from tensorcast.report.terminal.lines import crop_left, crop_right, facts, heading
 from tensorcast.units import NOT_A_NUMBER, bytes_, flop, percent, seconds
 
 SHORT_BOUND = {"communication": "comm"}

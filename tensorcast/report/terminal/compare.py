@@ -11,10 +11,10 @@ import numpy as np
 from rich.text import Text
 
 from tensorcast.options import flag
-from tensorcast.report.lines import bullet, facts, heading
-from tensorcast.report.spark import spark_lines
-from tensorcast.report.sweep import FORM
-from tensorcast.report.terminal import printed, remarks
+from tensorcast.report.terminal import printed
+from tensorcast.report.terminal.lines import bullet, facts, heading, remarks
+from tensorcast.report.terminal.spark import spark_lines
+from tensorcast.report.terminal.sweep import FORM
 from tensorcast.search.alternatives import LOAD, METRICS, varying
 from tensorcast.search.compare import Comparison
 from tensorcast.search.curve import FITS, REFUSED, Curve

@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tensorcast.report.columns import ANY, NUMBER, NUMBERS, OPERATOR, PHASE, TEXT, TEXTS, TRUTH, WHOLE, Column
-from tensorcast.report.csv import table_csv
-from tensorcast.report.json import dumps, strict
+from tensorcast.report.data.csv import table_csv
+from tensorcast.report.data.json import dumps, strict
 from tensorcast.report.tables import Row, tables
+from tensorcast.report.tables.columns import ANY, NUMBER, NUMBERS, OPERATOR, PHASE, TEXT, TEXTS, TRUTH, WHOLE, Column
 
 TYPES = {
     TEXT: pa.string(), WHOLE: pa.int64(), NUMBER: pa.float64(), TRUTH: pa.bool_(),

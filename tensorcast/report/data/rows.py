@@ -11,10 +11,10 @@ from typing import IO, TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tensorcast.report.columns import row_column
-from tensorcast.report.csv import flat, rows_csv
-from tensorcast.report.json import strict
-from tensorcast.report.parquet import HEADER, TYPES, field
+from tensorcast.report.data.csv import flat, rows_csv
+from tensorcast.report.data.json import strict
+from tensorcast.report.data.parquet import HEADER, TYPES, field
+from tensorcast.report.tables.columns import row_column
 from tensorcast.search.frame import said
 
 if TYPE_CHECKING:

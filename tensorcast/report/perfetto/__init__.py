@@ -16,8 +16,8 @@ from itertools import count, islice
 from typing import IO, Any
 
 from tensorcast.cost.timeline import COMPUTE_STREAM, LINK_STREAM, Call, Pass, Slice, Timeline
-from tensorcast.report.json import strict
-from tensorcast.report.tracks import Grid, Meter, Nest, Placed, in_view, module_of, path_of
+from tensorcast.report.data.json import strict
+from tensorcast.report.perfetto.tracks import Grid, Meter, Nest, Placed, in_view, module_of, path_of
 
 THREADS = ("modules", COMPUTE_STREAM, LINK_STREAM)
 NOT_HIDDEN = "what computation does not hide"

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tensorcast.report import columns as c
-from tensorcast.report.columns import Column
+from tensorcast.report.tables import columns as c
+from tensorcast.report.tables.columns import Column
 from tensorcast.search.figures import FIGURES
 
 Row = Mapping[str, Any]

@@ -8,9 +8,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from tensorcast.report.lines import crop_left, crop_right, facts, heading, wrapped
-from tensorcast.report.spark import spark_lines
-from tensorcast.report.terminal import printed, remarks
+from tensorcast.report.terminal import printed
+from tensorcast.report.terminal.lines import crop_left, crop_right, facts, heading, remarks, wrapped
+from tensorcast.report.terminal.spark import spark_lines
 from tensorcast.search.figures import BYTES, FIGURES, RATE, SECONDS, SHARE
 from tensorcast.search.frame import column_of
 from tensorcast.search.summary import Summary

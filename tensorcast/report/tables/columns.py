@@ -245,5 +245,5 @@ def row_column(name: str) -> Column:
         return Column(name, unit, f"as {flag(option)}", kind, always=False)
     half = next((half for half in HALVES if name.startswith(half)), None)
     if half is None:
-        raise LookupError(f"a column that report/columns.py does not list: {name}")
+        raise LookupError(f"a column that report/tables/columns.py does not list: {name}")
     return row_column(name.removeprefix(half))._replace(name=name)

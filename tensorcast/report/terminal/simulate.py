@@ -6,46 +6,22 @@ was an alias), `memory.suggestions` (plans that fit) and `provenance` (where the
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import IO, Any
 
-from rich.console import Console
 from rich.text import Text
 
-from tensorcast.report.facts import facts_of
-from tensorcast.report.lines import bullet, facts, heading, pairs, wrapped
-from tensorcast.report.memory import memory_lines
-from tensorcast.report.ops import phase_lines
+from tensorcast.report.facts import facts_of, pairs
+from tensorcast.report.terminal import PIPE_WIDTH, printed
+from tensorcast.report.terminal.lines import bullet, facts, heading, remarks, wrapped
+from tensorcast.report.terminal.memory import memory_lines
+from tensorcast.report.terminal.ops import phase_lines
 from tensorcast.units import count, percent, rate, seconds
-
-PIPE_WIDTH = 80
-NARROWEST, WIDEST = 76, 140
-IN_ASCII = str.maketrans({"·": "|", "…": "~", "×": "x"})
 
 
 def print_report(estimate: Mapping[str, Any], *, top: int = 10, file: IO[str] | None = None) -> None:
     """Print the report; 80 columns and no colour where nobody watches, the terminal's width where someone does."""
     printed(lambda width, ascii_only: report_lines(estimate, width=width, top=top, ascii_only=ascii_only), file)
-
-
-def printed(lines: Callable[[int, bool], list[Text]], file: IO[str] | None = None) -> None:
-    """Print what `lines` gives for a width and for whether only ASCII can be shown."""
-    stream = file or sys.stdout
-    if stream is None:
-        return
-    console = Console(file=stream, highlight=False, emoji=False, markup=False)
-    width = min(max(console.width, NARROWEST), WIDEST) if console.is_terminal else PIPE_WIDTH
-    console.width = width
-    ascii_only = not _can_encode(stream, "█▓▒░▪▤▥·…×▁▂▃▄▅▆▇")
-    with console.capture() as capture:
-        for line in lines(width, ascii_only):
-            if ascii_only:
-                line = Text(line.plain.translate(IN_ASCII))
-            line.rstrip()
-            console.print(line, soft_wrap=True)
-    # Written by us, whole: rich would end the process itself when the reader has left.
-    stream.write(capture.get())
 
 
 def report_lines(
@@ -143,11 +119,6 @@ def kernel_lines(kernels: list[Mapping[str, Any]], width: int) -> list[Text]:
     return facts("kernels", told, width)
 
 
-def remarks(title: str, texts: list[str], width: int, style: str = "") -> list[Text]:
-    """A titled list; nothing when it is empty."""
-    return [heading(title), *(line for text in texts for line in bullet(text, width, style))] if texts else []
-
-
 def provenance_lines(provenance: Any, width: int) -> list[Text]:
     """Where the machine's coefficients come from."""
     if not provenance:
@@ -167,11 +138,3 @@ def _modules(matched: Any) -> str:
     if not isinstance(matched, int) or not matched:
         return ""
     return "1 module" if matched == 1 else f"{count(matched)} modules"
-
-
-def _can_encode(stream: IO[str], characters: str) -> bool:
-    try:
-        characters.encode(getattr(stream, "encoding", None) or "utf-8")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True

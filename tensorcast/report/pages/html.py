@@ -17,8 +17,8 @@ from typing import Any
 
 from tensorcast import __version__, content, units
 from tensorcast.errors import InputError
+from tensorcast.report.data.json import strict
 from tensorcast.report.facts import label
-from tensorcast.report.json import strict
 
 FORMATS: Mapping[str, Callable[..., str]] = {
     "seconds": units.seconds, "bytes": units.bytes_, "flop": units.flop, "flops": units.flops, "count": units.count,

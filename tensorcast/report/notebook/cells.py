@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from tensorcast.report.charts.memory import NAMES, said
 from tensorcast.report.charts.palette import BOUND, MEMORY
-from tensorcast.report.columns import FORMS
-from tensorcast.report.facts import answers, precision
-from tensorcast.report.html import render
-from tensorcast.report.lines import pairs
+from tensorcast.report.facts import answers, pairs, precision
+from tensorcast.report.pages.html import render
+from tensorcast.report.tables.columns import FORMS
 from tensorcast.search.figures import BEST, COSTS, FIGURES
 from tensorcast.units import bytes_, percent, seconds
 
@@ -103,7 +102,7 @@ def _phases(phases: Mapping[str, Mapping[str, Any]]) -> Iterator[Part]:
 def _counted(frame: pandas.DataFrame) -> dict[str, Any]:
     """How many rows fit, and the best of those; nothing for a frame that has no verdicts."""
     from tensorcast.report.charts.rows import figures_of, varying_of
-    from tensorcast.report.swept import best, counts
+    from tensorcast.report.pages.swept import best, counts
 
     if not len(frame) or not frame.columns.is_unique or not {"fits", "reason"} <= {*frame.columns}:
         return {"counted": None, "best": "", "sort": None}

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorcast.report.charts.rows import figure_of, is_known, signed
-from tensorcast.report.columns import Column, row_column, shown
-from tensorcast.report.explorer import Explorer
-from tensorcast.report.lines import shortened
-from tensorcast.report.sweep import SHORT, same
+from tensorcast.report.facts import shortened
+from tensorcast.report.pages.explorer import Explorer
 from tensorcast.report.tables import Table
+from tensorcast.report.tables.columns import Column, row_column, shown
+from tensorcast.report.terminal.sweep import SHORT, same
 
 if TYPE_CHECKING:
     import pandas

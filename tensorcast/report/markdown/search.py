@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tensorcast.options import KNOWN, flag
-from tensorcast.report import columns as c
-from tensorcast.report.columns import Column, row_column
-from tensorcast.report.csv import flat
+from tensorcast.report.data.csv import flat
 from tensorcast.report.markdown import commands, document, escaped, grid, heading, remarks, section
-from tensorcast.report.optimize import DEGREES, GOALS, SERVED, other_flags, plan_flags
-from tensorcast.report.sweep import SHOWN, same
 from tensorcast.report.tables import Table
+from tensorcast.report.tables import columns as c
+from tensorcast.report.tables.columns import Column, row_column
+from tensorcast.report.terminal.optimize import DEGREES, GOALS, SERVED, other_flags, plan_flags
+from tensorcast.report.terminal.sweep import SHOWN, same
 from tensorcast.search.alternatives import METRICS
 from tensorcast.search.figures import COSTS
 from tensorcast.search.frame import column_of

@@ -6,7 +6,7 @@ import string
 from typing import TYPE_CHECKING, Any
 
 from tensorcast.options import flag
-from tensorcast.report.compare import covered, refusals, same, side_by_side, who_leads
+from tensorcast.report.terminal.compare import covered, refusals, same, side_by_side, who_leads
 from tensorcast.search.alternatives import MOST
 from tensorcast.search.compare import Comparison
 

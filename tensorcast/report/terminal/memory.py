@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
-from tensorcast.report.lines import bullet, heading
+from tensorcast.report.terminal.lines import bullet, heading
 from tensorcast.units import bytes_, count, percent
 
 # key in the estimate, name for people, mark in the bar, the same in ASCII, style

@@ -12,8 +12,8 @@ from typing import Any
 from tensorcast.errors import InputError
 from tensorcast.options import KNOWN, PLAN, SOURCE
 from tensorcast.plan import RARE
-from tensorcast.report import columns as c
-from tensorcast.report.columns import Column, row_column
+from tensorcast.report.tables import columns as c
+from tensorcast.report.tables.columns import Column, row_column
 from tensorcast.search.figures import COSTS, FIGURES
 from tensorcast.search.frame import INPUTS, column_of
 

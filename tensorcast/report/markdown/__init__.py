@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tensorcast.report.columns import NUMBER, WHOLE
 from tensorcast.report.facts import facts_of
 from tensorcast.report.tables import Table, tables
+from tensorcast.report.tables.columns import NUMBER, WHOLE
 from tensorcast.units import bytes_, count, percent
 
 SPECIAL = re.compile(r"[\\`*<>|\[\]~&$#]|(?<![^\W_])_|_(?![^\W_])")

@@ -1,6 +1,6 @@
 """docs/columns.md: every key and column of a result, made of the schemas and tables themselves.
 
-`python -m tensorcast.report.reference docs/columns.md` writes it anew.
+`python -m tensorcast.report.tables.reference docs/columns.md` writes it anew.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from tensorcast.report.markdown import escaped, grid
-from tensorcast.report.schema import SCHEMAS, Schema, value
 from tensorcast.report.tables import TABLES
+from tensorcast.report.tables.schema import SCHEMAS, Schema, value
 
 HEAD = """# Keys and columns
 
-Of the files that docs/reports.md tells of. Made by `python -m tensorcast.report.reference docs/columns.md`; a test says
-when that is due. SI units, per device where nothing else is said. `a.b` is key b in object a, `[]` each of a list, `*`
-a name of the model's or the machine's. A `?` follows what may be missing or null.
+Of the files that docs/reports.md tells of. Made by `python -m tensorcast.report.tables.reference docs/columns.md`; a
+test says when that is due. SI units, per device where nothing else is said. `a.b` is key b in object a, `[]` each of a
+list, `*` a name of the model's or the machine's. A `?` follows what may be missing or null.
 """
 
 

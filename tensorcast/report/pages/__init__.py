@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tensorcast.report.html import render
+from tensorcast.report.pages.html import render
 
 if TYPE_CHECKING:
     import pandas
 
-    from tensorcast.report.sample import Sample
+    from tensorcast.report.pages.sample import Sample
     from tensorcast.search.compare import Comparison
     from tensorcast.search.optimum import Optimum
 
 
 def simulate_page(estimate: Mapping[str, Any]) -> str:
     """The report of one estimate, `Estimate.to_dict()`, as one HTML file; InputError for an error in a template."""
-    from tensorcast.report.simulated import simulated
+    from tensorcast.report.pages.simulated import simulated
 
     figures, context = simulated(estimate)
     return render("simulate.html", figures, **context)
@@ -40,9 +40,9 @@ def sweep_page(
     the Pareto front that is shown first; None: what suits the rows. `command`: what reproduces them. Where the frame
     holds some of a sweep's rows, `sample` says which, and `counted`, `Summary.to_dict`, what all of them are.
     """
-    from tensorcast.report.explorer import explorer
-    from tensorcast.report.sample import few
-    from tensorcast.report.swept import counts, swept
+    from tensorcast.report.pages.explorer import explorer
+    from tensorcast.report.pages.sample import few
+    from tensorcast.report.pages.swept import counts, swept
     from tensorcast.search.pareto import check_column
 
     for name in filter(None, ("fits", "reason", sort, x, y, *(varying or ()))):
@@ -59,8 +59,8 @@ def sweep_page(
 def optimize_page(found: Optimum, command: str | None = None, start: str | None = None) -> str:
     """An optimum as one HTML file. `start`: what starts its best plan; InputError as `sweep_page`."""
     from tensorcast.report.charts.limits import limits_chart
-    from tensorcast.report.explorer import explorer
-    from tensorcast.report.optimized import GOOD, WORTH, optimized, rows_of, varying
+    from tensorcast.report.pages.explorer import explorer
+    from tensorcast.report.pages.optimized import GOOD, WORTH, optimized, rows_of, varying
 
     frame = rows_of(found)
     rows = explorer(frame, varying=varying(frame), sort=WORTH[found.asked["objective"]], good=GOOD)
@@ -72,9 +72,9 @@ def optimize_page(found: Optimum, command: str | None = None, start: str | None 
 def compare_page(found: Comparison, command: str | None = None) -> str:
     """A comparison as one HTML file; InputError as `sweep_page`."""
     from tensorcast.report.charts.curve import curve_chart
-    from tensorcast.report.compared import compared, rows_of, varying
-    from tensorcast.report.explorer import explorer
-    from tensorcast.report.sample import few
+    from tensorcast.report.pages.compared import compared, rows_of, varying
+    from tensorcast.report.pages.explorer import explorer
+    from tensorcast.report.pages.sample import few
 
     frame, sample = few(rows_of(found))
     curve = {} if found.curve is None else {"curve": curve_chart(found.curve, found.names)}

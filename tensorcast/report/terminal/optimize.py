@@ -9,8 +9,8 @@ from typing import IO, Any
 from rich.text import Text
 
 from tensorcast.options import KNOWN, flag
-from tensorcast.report.lines import facts, heading, wrapped
-from tensorcast.report.terminal import printed, remarks
+from tensorcast.report.terminal import printed
+from tensorcast.report.terminal.lines import facts, heading, remarks, wrapped
 from tensorcast.search.optimum import HALVES, Optimum
 from tensorcast.units import bytes_, count, percent, rate, seconds
 

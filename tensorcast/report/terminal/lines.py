@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 from rich.text import Text
 
@@ -46,33 +45,6 @@ def bullet(text: str, width: int, style: str = "") -> list[Text]:
     return [Text(("  - " if position == 0 else "    ") + chunk, style=style) for position, chunk in enumerate(chunks)]
 
 
-def pairs(mapping: Mapping[str, Any]) -> list[str]:
-    """Each plain value of a mapping as "name value", and lists of plain values; None, empty and nested say nothing."""
-    told = []
-    for name, value in mapping.items():
-        if isinstance(value, (list, tuple)) and not any(isinstance(item, (Mapping, list, tuple)) for item in value):
-            value = shortened(value)
-        if value is None or value == "" or isinstance(value, (Mapping, list, tuple)):
-            continue
-        if isinstance(value, bool):
-            told.append(f"{name.replace('_', ' ')} {'yes' if value else 'no'}")
-        elif isinstance(value, int):
-            told.append(f"{name.replace('_', ' ')} {value:,}")
-        else:
-            told.append(f"{name.replace('_', ' ')} {value}")
-    return told
-
-
-def shortened(values: Sequence[Any], most: int = 8) -> str:
-    """A list with commas; of a long one the first entries and the number of all.
-
-    >>> shortened([128, 4096, 77]), shortened(range(100), most=3)
-    ('128, 4096, 77', '0, 1, 2, … (100 in all)')
-    """
-    first = ", ".join(str(value) for value in values[:most])
-    return first if len(values) <= most else f"{first}, … ({len(values)} in all)"
-
-
 def crop_left(text: str, width: int) -> str:
     """The end of `text`, which tells a module path apart; at most `width` characters.
 
@@ -85,3 +57,8 @@ def crop_left(text: str, width: int) -> str:
 def crop_right(text: str, width: int) -> str:
     """The start of `text`; at most `width` characters."""
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def remarks(title: str, texts: list[str], width: int, style: str = "") -> list[Text]:
+    """A titled list; nothing when it is empty."""
+    return [heading(title), *(line for text in texts for line in bullet(text, width, style))] if texts else []

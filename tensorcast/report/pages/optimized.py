@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tensorcast.options import KNOWN
-from tensorcast.report.columns import HALVES, Column, row_column
-from tensorcast.report.optimize import answer, assumptions, heading_of, looked_at, names_of, verdict
-from tensorcast.report.swept import refused
+from tensorcast.report.pages.swept import refused
 from tensorcast.report.tables import Table
+from tensorcast.report.tables.columns import HALVES, Column, row_column
+from tensorcast.report.terminal.optimize import answer, assumptions, heading_of, looked_at, names_of, verdict
 from tensorcast.search.objective import OBJECTIVES
 from tensorcast.search.optimum import Optimum
 

@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tensorcast.report.columns import OPERATOR
 from tensorcast.report.tables import Table
+from tensorcast.report.tables.columns import OPERATOR
 
 OP_COLUMNS = tuple(column.name for column in OPERATOR if column.always)
 

@@ -9,8 +9,8 @@ from rich.text import Text
 
 from tensorcast.calibration.report import COMPOSED, Accuracy, Scored, Served
 from tensorcast.calibration.score import Score
-from tensorcast.report.lines import bullet, heading, wrapped
 from tensorcast.report.terminal import printed
+from tensorcast.report.terminal.lines import bullet, heading, wrapped
 
 WIDTH, FIGURES = 80, 49
 """Of the report; of a line without its name."""

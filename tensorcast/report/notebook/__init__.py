@@ -1,0 +1,1 @@
+"""What notebooks show: cells of HTML, figures of Plotly."""
