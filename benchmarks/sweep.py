@@ -141,7 +141,7 @@ def points(model: str, edges: tuple[int, ...], seed: int, count: int) -> Iterato
     import numpy as np
 
     import tensorcast as tc
-    from tensorcast.search.group import Group
+    from tensorcast.search.evaluation.group import Group
 
     draw = np.random.default_rng(seed)
     lengths = [n for edge in edges for n in (edge // 2, edge - 1, edge, edge + 1, 2 * edge)]
@@ -163,7 +163,7 @@ def dask(rounds: int, cache: str) -> None:
     code = f"""
 import time
 from distributed import Client, LocalCluster
-from tensorcast.search.executors import executor_named
+from tensorcast.search.execution.executors import executor_named
 from tensorcast.search.frame import evaluate
 from tensorcast.search.space import Space
 

@@ -12,8 +12,8 @@ import click
 from tensorcast.cli.options import Fraction, Whole, once
 from tensorcast.errors import InputError
 from tensorcast.options import PLAN, PRECISION, flag
-from tensorcast.search.ranges import MOST_VALUES, NONE, is_range, numbers, pieces, unquoted
-from tensorcast.search.values import distinct
+from tensorcast.search.space.ranges import MOST_VALUES, NONE, is_range, numbers, pieces, unquoted
+from tensorcast.search.space.values import distinct
 
 if TYPE_CHECKING:
     from tensorcast.search.space import Space

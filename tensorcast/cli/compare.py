@@ -111,7 +111,7 @@ def command(
         "--parquet": parquet_file,
     }  # fmt: skip
     check_outputs([*files.items()])
-    from tensorcast.search.compare import comparison
+    from tensorcast.search.comparison.compare import comparison
 
     along = "batch" if along is None else None if along == "none" else along
     for flag in ("--csv", "--parquet"):

@@ -192,7 +192,7 @@ def kernels() -> Iterable[str]:
 
 
 def figures() -> Iterable[str]:
-    from tensorcast.search.figures import FIGURES
+    from tensorcast.search.evaluation.figures import FIGURES
 
     return FIGURES
 

@@ -109,7 +109,7 @@ def command(
         "--parquet": parquet_file,
     }  # fmt: skip
     check_outputs((*files.items(), ("--emit", STDOUT if emit is not None else None)))
-    from tensorcast.search.optimize import optimize
+    from tensorcast.search.optimization.optimize import optimize
 
     asked = {
         "ttft_s": ttft, "tpot_s": tpot, "memory_headroom": memory_headroom, "objective": objective,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tensorcast.report.tables.columns import shown
-from tensorcast.search.figures import FIGURES
+from tensorcast.search.evaluation.figures import FIGURES
 from tensorcast.units import count
 
 

@@ -23,8 +23,8 @@ import numpy as np
 import pyarrow as pa
 
 from tensorcast.options import SHARES, SWITCHES, WHOLE
-from tensorcast.search.figures import FIGURES, SOME, Figure
-from tensorcast.search.group import WORK, Group
+from tensorcast.search.evaluation.figures import FIGURES, SOME, Figure
+from tensorcast.search.evaluation.group import WORK, Group
 from tensorcast.search.space import DEFAULTS, Shard
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def evaluate(shard: Shard, cache: bool = True, progress: Callable | None = None)
         kind = wanted.field(name).type
         columns[name] = _numbers(found.pop(name), kind) if name in found else nothing[kind]
     if found.keys() - {"suggestions"}:
-        raise LookupError(f"figures that search/figures.py does not list: {', '.join(found)}")
+        raise LookupError(f"figures that search/evaluation/figures.py does not list: {', '.join(found)}")
     return pa.table([columns[name] for name in wanted.names], schema=wanted)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tensorcast.errors import InputError, near_names
-from tensorcast.search.figures import METRICS
+from tensorcast.search.evaluation.figures import METRICS
 
 if TYPE_CHECKING:
     import pandas

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from tensorcast.errors import InputError, near_names
 from tensorcast.search.along import Along
-from tensorcast.search.figures import BEST, FIGURES
+from tensorcast.search.evaluation.figures import BEST, FIGURES
 from tensorcast.search.frame import to_pandas
 from tensorcast.search.pareto import front, more_is_better
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tensorcast.errors import InputError
-from tensorcast.search.executors import LOCAL, Here, executor_named
+from tensorcast.search.evaluation.tables import prepare
+from tensorcast.search.execution.executors import LOCAL, Here, executor_named
 from tensorcast.search.frame import evaluate, schema, to_pandas
 from tensorcast.search.space import MOST_ROWS, Shard, Space
 from tensorcast.search.summary import Summary
-from tensorcast.search.tables import prepare
 
 if TYPE_CHECKING:
     from tensorcast.search.sweep_frame import SweepFrame
@@ -103,7 +103,7 @@ def run(
     if out is None:
         yield from _in_order(_told(space, team.run(space.shards(), work), progress))
         return
-    from tensorcast.search.store import Store
+    from tensorcast.search.execution.store import Store
 
     with Store(out, space, resume) as store:
         for note in store.notes if progress is not None else ():

@@ -9,7 +9,7 @@ import pandas
 
 from tensorcast.errors import InputError
 from tensorcast.report.notebook.plots import figure, known
-from tensorcast.search.figures import BEST
+from tensorcast.search.evaluation.figures import BEST
 
 if TYPE_CHECKING:
     import os

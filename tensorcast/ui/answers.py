@@ -118,7 +118,7 @@ def _shown(figures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Every metric, and what of the memory is compared: `less` is better, None for neither; `drawn`: as a bar too."""
     from tensorcast.report.terminal.compare import LABELS, NO_DIRECTION
     from tensorcast.report.terminal.sweep import FORM
-    from tensorcast.search.figures import FIGURES
+    from tensorcast.search.evaluation.figures import FIGURES
     from tensorcast.units import count
 
     memory = {name: figures["memory"].get(name) for name in MEMORY}

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tensorcast.errors import InputError, TensorcastError
-from tensorcast.search.cases import VARIABLES
-from tensorcast.search.helper import Helper, LostHelper
+from tensorcast.search.evaluation.cases import VARIABLES
+from tensorcast.search.execution.helper import Helper, LostHelper
 
 Options = Mapping[str, Any]
 NICENESS = 5

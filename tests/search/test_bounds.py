@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 import tensorcast as tc
-from tensorcast.search.bounds import Bounds
-from tensorcast.search.group import Group
-from tensorcast.search.models import Models
-from tensorcast.search.objective import Limits
-from tensorcast.search.optimize import GRIDS
-from tensorcast.search.optimum import best_row
-from tensorcast.search.plans import candidate_plans, devices_of
-from tensorcast.search.variant import Variant
+from tensorcast.search.evaluation.group import Group
+from tensorcast.search.execution.models import Models
+from tensorcast.search.optimization.bounds import Bounds
+from tensorcast.search.optimization.objective import Limits
+from tensorcast.search.optimization.optimize import GRIDS
+from tensorcast.search.optimization.optimum import best_row
+from tensorcast.search.optimization.plans import candidate_plans, devices_of
+from tensorcast.search.optimization.variant import Variant
 from tests.later import later
 
 LLM = Path(__file__).parents[3] / "shared/model_configs/llm"

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 import tensorcast as tc
 from tensorcast.hardware.load import hardware
-from tensorcast.search.stretches import leads, pairs
+from tensorcast.search.comparison.stretches import leads, pairs
 from tests.verify.tiny import TINY
 
 SMALL = {"model": TINY["llama"], "hw": "h100-sxm"}

@@ -12,7 +12,7 @@ import pytest
 import tensorcast as tc
 from tensorcast.cost.collective import collective_time
 from tensorcast.hardware.load import hardware
-from tensorcast.search.pairs import best_ratio, links
+from tensorcast.search.optimization.pairs import best_ratio, links
 
 ROOT = Path(__file__).parents[2]
 BATCH = (1, 4, 32, 96)

@@ -18,11 +18,11 @@ import pytest
 
 import tensorcast as tc
 from tensorcast.errors import InputError
-from tensorcast.search import origin
-from tensorcast.search.executors import AHEAD, Here, check_sendable, executor_named
+from tensorcast.search.execution import origin
+from tensorcast.search.execution.executors import AHEAD, Here, check_sendable, executor_named
+from tensorcast.search.execution.helper import Helper, LostHelper
+from tensorcast.search.execution.processes import Processes
 from tensorcast.search.frame import evaluate
-from tensorcast.search.helper import Helper, LostHelper
-from tensorcast.search.processes import Processes
 from tensorcast.search.space import Space
 from tests.verify.tiny import TINY
 
@@ -151,7 +151,7 @@ def test_there_is_no_such_executor(text, jobs, said) -> None:
 
 def test_dask_is_imported_when_it_is_asked_for_only(monkeypatch) -> None:
     script = (
-        "import sys; from tensorcast.search.executors import executor_named; executor_named('local', 2); "
+        "import sys; from tensorcast.search.execution.executors import executor_named; executor_named('local', 2); "
         "assert not {'dask', 'distributed', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
@@ -167,7 +167,7 @@ def dask():
 
 @pytest.mark.parametrize("what", ["nobody", "silent", "web"])
 def test_no_scheduler_there(dask, what, capfd, monkeypatch) -> None:
-    monkeypatch.setattr("tensorcast.search.cluster.PATIENCE", 1.0)
+    monkeypatch.setattr("tensorcast.search.execution.cluster.PATIENCE", 1.0)
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         place = f"127.0.0.1:{server.getsockname()[1]}"
@@ -207,7 +207,7 @@ class FakeClient:
 
 
 def test_workers_with_other_versions_are_not_used(dask) -> None:
-    from tensorcast.search.cluster import Cluster
+    from tensorcast.search.execution.cluster import Cluster
 
     Cluster(FakeClient())
     with pytest.raises(InputError) as error:
@@ -221,7 +221,7 @@ def test_workers_with_other_versions_are_not_used(dask) -> None:
 
 def test_a_task_computes_only_what_its_client_would(own_folder) -> None:
     """As it runs in a worker: same code, same model, same machine, or nothing."""
-    from tensorcast.search.cluster import Task
+    from tensorcast.search.execution.cluster import Task
 
     (own_folder / "own.yaml").write_text((ROOT / "hardware_profiles" / "h100-sxm.yaml").read_text())
     shard = next(Space.of(model="qwen3-32b", hw="./own.yaml", tp=2, batch=7).shards())

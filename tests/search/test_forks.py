@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from tensorcast.errors import InputError
-from tensorcast.search.forks import Forks, LostChild
+from tensorcast.search.execution.forks import Forks, LostChild
 
 changed = {"by": None}
 

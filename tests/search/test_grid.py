@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tensorcast as tc
-from tensorcast.search.group import Group
+from tensorcast.search.evaluation.group import Group
 
 LENGTHS = {"batch": [1, 2, 3, 8, 31, 200], "input_len": [2, 17, 129, 1000, 9000], "output_len": [1, 2, 5, 300]}
 # Plans, engines and options that change how figures are made, over models of six kinds.

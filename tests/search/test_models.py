@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from tensorcast.answer import Answer
 from tensorcast.request import Request
-from tensorcast.search.models import Models
+from tensorcast.search.execution.models import Models
 from tensorcast.trace.table import _exact_calls
 
 

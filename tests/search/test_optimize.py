@@ -13,9 +13,9 @@ import pytest
 import tensorcast as tc
 from tensorcast.hardware.load import hardware
 from tensorcast.report.terminal import optimize as report
-from tensorcast.search import optimum
-from tensorcast.search.optimize import BATCHES
-from tensorcast.search.plans import devices_of
+from tensorcast.search.optimization import optimum
+from tensorcast.search.optimization.optimize import BATCHES
+from tensorcast.search.optimization.plans import devices_of
 from tensorcast.units import read_seconds
 
 BATCH = (1, 2, 5, 8, 32, 96, 400)

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tensorcast.search.spans import blocks, joined_spans
+from tensorcast.search.evaluation.spans import blocks, joined_spans
 
 stretches = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 60), st.integers(1, 20)), min_size=1, max_size=30)
 

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from tensorcast.errors import InputError
-from tensorcast.search.helper import LostHelper
+from tensorcast.search.execution.helper import LostHelper
 from tensorcast.ui import tracer
 
 

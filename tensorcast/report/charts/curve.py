@@ -12,7 +12,7 @@ from tensorcast.options import flag
 from tensorcast.report.charts import Chart, shown
 from tensorcast.report.charts.palette import SERIES
 from tensorcast.report.charts.rows import axis, form_of
-from tensorcast.search.curve import Curve
+from tensorcast.search.comparison.curve import Curve
 
 MOST_POINTS = 512
 """Of a line; the values asked for and the ends of stretches are always among them."""

@@ -20,7 +20,7 @@ from tensorcast.report.charts.rows import (
     varying_of,
 )
 from tensorcast.report.terminal.sweep import SHORT
-from tensorcast.search.figures import BEST
+from tensorcast.search.evaluation.figures import BEST
 from tensorcast.search.pareto import check_column
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tensorcast.report.charts import shown
 from tensorcast.report.tables.columns import row_column
-from tensorcast.search.figures import BYTES, METRICS, NUMBER, RATE, SECONDS, SHARE, Figure
+from tensorcast.search.evaluation.figures import BYTES, METRICS, NUMBER, RATE, SECONDS, SHARE, Figure
 from tensorcast.search.pareto import check_column, numbers_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def form_of(name: str) -> Form:
 
 
 def figures_of(frame: pandas.DataFrame) -> list[str]:
-    """The columns with figures, as far as a row has them: those of search/figures.py, and numbers of one's own."""
+    """The columns with figures, as far as a row has them: those of `FIGURES`, and numbers of one's own."""
     return [name for name in map(str, frame.columns) if _is_figure(frame, name) and frame[name].notna().any()]
 
 

@@ -18,8 +18,8 @@ from tensorcast.report.tables.columns import row_column
 from tensorcast.search.frame import said
 
 if TYPE_CHECKING:
-    from tensorcast.search.compare import Comparison
-    from tensorcast.search.optimum import Optimum
+    from tensorcast.search.comparison.compare import Comparison
+    from tensorcast.search.optimization.optimum import Optimum
 
 FEW = 4096  # rows that are Python objects at a time
 

@@ -13,15 +13,15 @@ from tensorcast.report.tables import columns as c
 from tensorcast.report.tables.columns import Column, row_column
 from tensorcast.report.terminal.optimize import DEGREES, GOALS, SERVED, other_flags, plan_flags
 from tensorcast.report.terminal.sweep import SHOWN, same
-from tensorcast.search.alternatives import METRICS
-from tensorcast.search.figures import COSTS
+from tensorcast.search.comparison.alternatives import METRICS
+from tensorcast.search.evaluation.figures import COSTS
 from tensorcast.search.frame import column_of
-from tensorcast.search.optimum import HALVES
+from tensorcast.search.optimization.optimum import HALVES
 from tensorcast.units import count, percent, seconds
 
 if TYPE_CHECKING:
-    from tensorcast.search.compare import Comparison
-    from tensorcast.search.optimum import Optimum
+    from tensorcast.search.comparison.compare import Comparison
+    from tensorcast.search.optimization.optimum import Optimum
     from tensorcast.search.summary import Summary
 
 Row = Mapping[str, Any]

@@ -10,7 +10,7 @@ from tensorcast.report.charts.palette import BOUND, MEMORY
 from tensorcast.report.facts import answers, pairs, precision
 from tensorcast.report.pages.html import render
 from tensorcast.report.tables.columns import FORMS
-from tensorcast.search.figures import BEST, COSTS, FIGURES
+from tensorcast.search.evaluation.figures import BEST, COSTS, FIGURES
 from tensorcast.units import bytes_, percent, seconds
 
 if TYPE_CHECKING:

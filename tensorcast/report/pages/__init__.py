@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import pandas
 
     from tensorcast.report.pages.sample import Sample
-    from tensorcast.search.compare import Comparison
-    from tensorcast.search.optimum import Optimum
+    from tensorcast.search.comparison.compare import Comparison
+    from tensorcast.search.optimization.optimum import Optimum
 
 
 def simulate_page(estimate: Mapping[str, Any]) -> str:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from tensorcast.options import flag
 from tensorcast.report.terminal.compare import covered, refusals, same, side_by_side, who_leads
-from tensorcast.search.alternatives import MOST
-from tensorcast.search.compare import Comparison
+from tensorcast.search.comparison.alternatives import MOST
+from tensorcast.search.comparison.compare import Comparison
 
 if TYPE_CHECKING:
     import pandas

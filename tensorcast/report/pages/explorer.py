@@ -16,7 +16,7 @@ from tensorcast.report.charts.heatmap import heatmap_chart, option_axis
 from tensorcast.report.charts.parallel import parallel_chart
 from tensorcast.report.charts.pareto import SHOWN, pareto_chart
 from tensorcast.report.charts.rows import axis, figure_of, figures_of, form_of, signed, varying_of
-from tensorcast.search.figures import BEST
+from tensorcast.search.evaluation.figures import BEST
 
 if TYPE_CHECKING:
     import pandas

@@ -10,8 +10,8 @@ from tensorcast.report.pages.swept import refused
 from tensorcast.report.tables import Table
 from tensorcast.report.tables.columns import HALVES, Column, row_column
 from tensorcast.report.terminal.optimize import answer, assumptions, heading_of, looked_at, names_of, verdict
-from tensorcast.search.objective import OBJECTIVES
-from tensorcast.search.optimum import Optimum
+from tensorcast.search.optimization.objective import OBJECTIVES
+from tensorcast.search.optimization.optimum import Optimum
 
 if TYPE_CHECKING:
     import pandas

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from tensorcast.search.figures import BEST
+from tensorcast.search.evaluation.figures import BEST
 from tensorcast.search.pareto import front
 from tensorcast.search.summary import merit, truths
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from tensorcast.report.tables import columns as c
 from tensorcast.report.tables.columns import Column
-from tensorcast.search.figures import FIGURES
+from tensorcast.search.evaluation.figures import FIGURES
 
 Row = Mapping[str, Any]
 

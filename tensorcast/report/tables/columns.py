@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from tensorcast import units
 from tensorcast.options import KNOWN, LISTS, SHARES, SOURCE, SWITCHES, flag
 from tensorcast.options import WHOLE as WHOLE_OPTIONS
-from tensorcast.search.figures import COSTS, FIGURES
+from tensorcast.search.evaluation.figures import COSTS, FIGURES
 
 WHOLE, NUMBER, TEXT, TRUTH, NUMBERS, TEXTS, COUNTS, ANY = (
     "integer", "number", "string", "boolean", "numbers", "texts", "counts", "any",

@@ -14,7 +14,7 @@ from tensorcast.options import KNOWN, PLAN, SOURCE
 from tensorcast.plan import RARE
 from tensorcast.report.tables import columns as c
 from tensorcast.report.tables.columns import Column, row_column
-from tensorcast.search.figures import COSTS, FIGURES
+from tensorcast.search.evaluation.figures import COSTS, FIGURES
 from tensorcast.search.frame import INPUTS, column_of
 
 Schema = dict[str, Any]

@@ -15,13 +15,13 @@ from tensorcast.report.terminal import printed
 from tensorcast.report.terminal.lines import bullet, facts, heading, remarks
 from tensorcast.report.terminal.spark import spark_lines
 from tensorcast.report.terminal.sweep import FORM
-from tensorcast.search.alternatives import LOAD, METRICS, varying
-from tensorcast.search.compare import Comparison
-from tensorcast.search.curve import FITS, REFUSED, Curve
-from tensorcast.search.figures import NUMBER
+from tensorcast.search.comparison.alternatives import LOAD, METRICS, varying
+from tensorcast.search.comparison.compare import Comparison
+from tensorcast.search.comparison.curve import FITS, REFUSED, Curve
+from tensorcast.search.comparison.stretches import Stretch, sentence
+from tensorcast.search.evaluation.figures import NUMBER
+from tensorcast.search.evaluation.group import WORK
 from tensorcast.search.frame import said
-from tensorcast.search.group import WORK
-from tensorcast.search.stretches import Stretch, sentence
 from tensorcast.units import NOT_A_NUMBER, count, percent, rate
 
 LABELS = {

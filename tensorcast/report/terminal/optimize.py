@@ -11,7 +11,7 @@ from rich.text import Text
 from tensorcast.options import KNOWN, flag
 from tensorcast.report.terminal import printed
 from tensorcast.report.terminal.lines import facts, heading, remarks, wrapped
-from tensorcast.search.optimum import HALVES, Optimum
+from tensorcast.search.optimization.optimum import HALVES, Optimum
 from tensorcast.units import bytes_, count, percent, rate, seconds
 
 DEGREES = ("tp", "pp", "dp", "ep")

@@ -11,7 +11,7 @@ from rich.text import Text
 from tensorcast.report.terminal import printed
 from tensorcast.report.terminal.lines import crop_left, crop_right, facts, heading, remarks, wrapped
 from tensorcast.report.terminal.spark import spark_lines
-from tensorcast.search.figures import BYTES, FIGURES, RATE, SECONDS, SHARE
+from tensorcast.search.evaluation.figures import BYTES, FIGURES, RATE, SECONDS, SHARE
 from tensorcast.search.frame import column_of
 from tensorcast.search.summary import Summary
 from tensorcast.units import bytes_, count, percent, rate, seconds

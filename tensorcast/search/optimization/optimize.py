@@ -1,9 +1,9 @@
 """`optimize`: of all plans that a number of devices allows, the best under limits.
 
 Branch and bound over the discrete space plan x precision x kernels x batch: plans are priced in the order of what they
-cannot exceed (search/bounds.py), each for every batch at once, until no plan is left that could be among the best. So
-the answer is that of trying every configuration. Plans are priced in child processes, as many at a time as there are
-cores, each cut from one model that the parent built.
+cannot exceed (bounds.py), each for every batch at once, until no plan is left that could be among the best. So the
+answer is that of trying every configuration. Plans are priced in child processes, as many at a time as there are cores,
+each cut from one model that the parent built.
 
 Every instance of a plan serves its own requests; copies of it fill the devices.
 """
@@ -22,18 +22,18 @@ import numpy as np
 from tensorcast.answer import Answer
 from tensorcast.errors import InputError
 from tensorcast.plan import MOST_DEVICES, checked
-from tensorcast.search.bounds import Bounds
-from tensorcast.search.forks import Forks
-from tensorcast.search.grid import Grid
-from tensorcast.search.group import Columns
-from tensorcast.search.halves import HalvesGrid
-from tensorcast.search.models import Models
-from tensorcast.search.objective import Limits, Objective
-from tensorcast.search.optimum import Optimum, Row, best_row
-from tensorcast.search.plans import DEGREES, candidate_plans, devices_of
-from tensorcast.search.served import ServedGrid
+from tensorcast.search.evaluation.grid import Grid
+from tensorcast.search.evaluation.group import Columns
+from tensorcast.search.evaluation.halves import HalvesGrid
+from tensorcast.search.evaluation.served import ServedGrid
+from tensorcast.search.execution.forks import Forks
+from tensorcast.search.execution.models import Models
+from tensorcast.search.optimization.bounds import Bounds
+from tensorcast.search.optimization.objective import Limits, Objective
+from tensorcast.search.optimization.optimum import Optimum, Row, best_row
+from tensorcast.search.optimization.plans import DEGREES, candidate_plans, devices_of
+from tensorcast.search.optimization.variant import NOT_BOUNDED, Variant
 from tensorcast.search.space import Space
-from tensorcast.search.variant import NOT_BOUNDED, Variant
 
 DISAGGREGATED = "disaggregated"
 GRIDS: Mapping[str, type[Grid]] = {"aggregated": ServedGrid, "static": Grid, DISAGGREGATED: HalvesGrid}
@@ -91,8 +91,8 @@ def optimize(
 
     Best: most output tokens a second and device, or the least `objective` "cost" (`price_per_hour` of a device, or the
     profile's) or "energy" (at the profile's power) a token. `mode`: "aggregated", continuous batching in a steady state
-    with the batch as clients (search/served.py has the formulas); "static", one batch as `tc.simulate` runs it;
-    "disaggregated", prompts and decode on instances of their own (search/disaggregated.py).
+    with the batch as clients (evaluation/served.py has the formulas); "static", one batch as `tc.simulate` runs it;
+    "disaggregated", prompts and decode on instances of their own (disaggregated.py).
     `options`: those of `tc.simulate`; machine, precision, kernels, degrees of parallelism and batch take lists, whose
     every combination counts. The precision is the checkpoint's own unless `quant` says otherwise. `top`: plans whose
     order is exact; `jobs`: processes.
@@ -121,7 +121,7 @@ def optimize(
 def _search(mode: str) -> type[Search]:
     if mode != DISAGGREGATED:
         return Search
-    from tensorcast.search.disaggregated import PairSearch
+    from tensorcast.search.optimization.disaggregated import PairSearch
 
     return PairSearch
 

@@ -55,13 +55,13 @@ def executor_named(text: Any = None, jobs: int = 1) -> Executor:
     if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
         raise InputError(f"--jobs {jobs!r}: a whole number, at least 1")
     if text is None or text == LOCAL:
-        from tensorcast.search.processes import Processes
+        from tensorcast.search.execution.processes import Processes
 
         return Here() if jobs == 1 else Processes(jobs)
     if hasattr(text, "run") and not hasattr(text, "scheduler_info"):
         return text
     if not isinstance(text, str) or text.partition("://")[0] == DASK:
-        from tensorcast.search.cluster import Cluster
+        from tensorcast.search.execution.cluster import Cluster
 
         return Cluster.of(text, jobs)
     raise InputError(f"--executor {text!r}: local, dask, dask://local:N or dask://HOST:PORT")

@@ -21,8 +21,8 @@ import numpy as np
 
 from tensorcast.errors import InputError
 from tensorcast.options import SHARES, SWITCHES, flag, short_name
-from tensorcast.search import values
-from tensorcast.search.cases import VARIABLES
+from tensorcast.search.evaluation.cases import VARIABLES
+from tensorcast.search.space import values
 
 MOST_CONFIGURATIONS = 10**9
 MOST_ROWS = 1 << 18
@@ -84,7 +84,7 @@ class Space:
     def of(cls, **options: Any) -> Space:
         """Options of `tc.simulate` → a value, or a list, tuple, range or array of values.
 
-        A number may be a text of values and ranges too: "1,2,8:64:x2" (search/ranges.py). Where one value is a list
+        A number may be a text of values and ranges too: "1,2,8:64:x2" (ranges.py). Where one value is a list
         by nature (exclude, kernel, image, seq_lens, custom, no_plugin), a list of lists gives several. InputError.
         """
         axes: Axes = {}
@@ -100,7 +100,7 @@ class Space:
     @classmethod
     def read(cls, path: str | os.PathLike) -> Space:
         """The space of a YAML file: options → values as for `of`, or a list of such mappings, whose union it is."""
-        from tensorcast.search.space_file import content
+        from tensorcast.search.space.file import content
 
         found = content(path)
         try:

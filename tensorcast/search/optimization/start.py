@@ -9,7 +9,7 @@ from tensorcast.emit.launch import fields_of
 from tensorcast.emit.line import start_line, start_lines
 from tensorcast.errors import InputError
 from tensorcast.request import Request
-from tensorcast.search.optimum import Optimum
+from tensorcast.search.optimization.optimum import Optimum
 
 CONNECTOR = "nixl"
 

@@ -33,8 +33,8 @@ from tensorcast.formats import bytes_of
 from tensorcast.memory import stage_weights
 from tensorcast.ops import operator_named
 from tensorcast.optable import OpTable
-from tensorcast.search.objective import Limits
-from tensorcast.search.plans import devices_of
+from tensorcast.search.optimization.objective import Limits
+from tensorcast.search.optimization.plans import devices_of
 
 PRODUCTS = ("gemm", "bmm")
 SLACK = 0.999

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tensorcast.errors import InputError
-from tensorcast.search.capacity import Capacity
-from tensorcast.search.cases import PROMPT, Cases, Passes, Shape
-from tensorcast.search.grid import Grid
+from tensorcast.search.evaluation.capacity import Capacity
+from tensorcast.search.evaluation.cases import PROMPT, Cases, Passes, Shape
+from tensorcast.search.evaluation.grid import Grid
 
 
 @dataclass(frozen=True)

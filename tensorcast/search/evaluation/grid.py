@@ -16,10 +16,10 @@ import numpy as np
 from tensorcast.answer import Answer
 from tensorcast.cost.passes import count_of, rows_of
 from tensorcast.request import Request
-from tensorcast.search.capacity import Capacity
-from tensorcast.search.cases import PROMPT, Cases, Passes, Shape, distinct
-from tensorcast.search.pricing import Machine, Missing, Prices, Seconds
-from tensorcast.search.spans import blocks, joined_spans
+from tensorcast.search.evaluation.capacity import Capacity
+from tensorcast.search.evaluation.cases import PROMPT, Cases, Passes, Shape, distinct
+from tensorcast.search.evaluation.pricing import Machine, Missing, Prices, Seconds
+from tensorcast.search.evaluation.spans import blocks, joined_spans
 
 if TYPE_CHECKING:
     from tensorcast.serving.steady import Served

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tensorcast.errors import InputError
-from tensorcast.search.origin import difference, environment, inputs_of
+from tensorcast.search.execution.origin import difference, environment, inputs_of
 
 if TYPE_CHECKING:
     import pyarrow.dataset

@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from tensorcast import __version__
+import tensorcast
 from tensorcast.custom import plugins
 from tensorcast.custom.sources import Sources
 from tensorcast.errors import TensorcastError
@@ -34,11 +34,12 @@ FILES = ("model", "hw", "config", *CODE)
 @cache
 def environment() -> dict[str, str]:
     """Package → version, with `tensorcast` its version and a digest of its source."""
-    package = Path(__file__).resolve().parents[1]
+    package = Path(tensorcast.__file__).resolve().parent
     code = hashlib.sha256()
     for file in sorted(package.rglob("*.py")):
         code.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())
-    return {"tensorcast": f"{__version__} ({code.hexdigest()[:12]})", **{name: _version(name) for name in PACKAGES}}
+    own = f"{tensorcast.__version__} ({code.hexdigest()[:12]})"
+    return {"tensorcast": own, **{name: _version(name) for name in PACKAGES}}
 
 
 def _version(package: str) -> str:

@@ -31,7 +31,7 @@ class Helper:
         # Dask has memory given back at once, and every array of ours would be mapped anew: three times the seconds.
         environment = {name: value for name, value in os.environ.items() if name != "MALLOC_TRIM_THRESHOLD_"}
         subprocess.Popen(
-            [sys.executable, "-c", f"from tensorcast.search.helper import serve; serve({its.fileno()})"],
+            [sys.executable, "-c", f"from tensorcast.search.execution.helper import serve; serve({its.fileno()})"],
             pass_fds=[its.fileno()],
             stdin=subprocess.DEVNULL,
             cwd=folder if os.path.isdir(folder) else None,

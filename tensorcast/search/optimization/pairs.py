@@ -1,6 +1,6 @@
 """Pairs of plans that pass KV caches on: the best batches, what the link between them carries, and how many of each.
 
-search/disaggregated.py has the formulas.
+disaggregated.py has the formulas.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from tensorcast.hardware.topology import Tier, Topology
-from tensorcast.search.halves import DECODE, PREFILL
-from tensorcast.search.objective import MEMORY, TPOT, TTFT, Limits
-from tensorcast.search.optimum import held_back
-from tensorcast.search.plans import devices_of
+from tensorcast.search.evaluation.halves import DECODE, PREFILL
+from tensorcast.search.optimization.objective import MEMORY, TPOT, TTFT, Limits
+from tensorcast.search.optimization.optimum import held_back
+from tensorcast.search.optimization.plans import devices_of
 
 LINK = "KV transfer"
 ROUNDED = 1 - 1e-12

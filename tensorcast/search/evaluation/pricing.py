@@ -20,7 +20,7 @@ from tensorcast.cost.passes import Pipeline, count_of, rows_of
 from tensorcast.cost.phase import host_s
 from tensorcast.cost.pricing import time_of_row
 from tensorcast.optable import OpTable, Piece, Row
-from tensorcast.search.cases import distinct
+from tensorcast.search.evaluation.cases import distinct
 
 BLOCK = 32768  # points at a time: what is computed on the way mostly stays in the processor's cache
 THREADED = 4

@@ -15,12 +15,12 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tensorcast.search.executors import failed, spread
+from tensorcast.search.execution.executors import failed, spread
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tensorcast.search.executors import Evaluate
+    from tensorcast.search.execution.executors import Evaluate
     from tensorcast.search.space import Shard
 
 HOW = "fork" if sys.platform == "linux" else "spawn"

@@ -12,9 +12,9 @@ from typing import Any
 
 from tensorcast.answer import Answer
 from tensorcast.errors import TensorcastError
-from tensorcast.search.forks import CAN_FORK, Forks
-from tensorcast.search.group import Group
-from tensorcast.search.models import Models
+from tensorcast.search.evaluation.group import Group
+from tensorcast.search.execution.forks import CAN_FORK, Forks
+from tensorcast.search.execution.models import Models
 from tensorcast.search.space import Shard
 from tensorcast.trace import cache as disk
 

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from tensorcast.errors import InputError
-from tensorcast.search.executors import DASK, LOCAL, spread
-from tensorcast.search.helper import LostHelper, helped
-from tensorcast.search.origin import FILES, PACKAGES, difference, environment, inputs_of
+from tensorcast.search.execution.executors import DASK, LOCAL, spread
+from tensorcast.search.execution.helper import LostHelper, helped
+from tensorcast.search.execution.origin import FILES, PACKAGES, difference, environment, inputs_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tensorcast.search.executors import Evaluate, Executor
+    from tensorcast.search.execution.executors import Evaluate, Executor
     from tensorcast.search.space import Shard
 
 PATIENCE = 4.0  # seconds for a scheduler to answer, and for it to have a worker

@@ -33,14 +33,14 @@ import numpy as np
 from tensorcast.answer import Answer
 from tensorcast.errors import InputError
 from tensorcast.hardware.load import hardware
-from tensorcast.search.bounds import Bounds
-from tensorcast.search.group import Columns
-from tensorcast.search.halves import DECODE, PREFILL
-from tensorcast.search.objective import MEMORY, TPOT, TTFT, Limits
-from tensorcast.search.optimize import Candidate, Search, shown
-from tensorcast.search.optimum import Row
-from tensorcast.search.pairs import Pair, Side, links, message, pairs_of
-from tensorcast.search.variant import NOT_BOUNDED, Variant
+from tensorcast.search.evaluation.group import Columns
+from tensorcast.search.evaluation.halves import DECODE, PREFILL
+from tensorcast.search.optimization.bounds import Bounds
+from tensorcast.search.optimization.objective import MEMORY, TPOT, TTFT, Limits
+from tensorcast.search.optimization.optimize import Candidate, Search, shown
+from tensorcast.search.optimization.optimum import Row
+from tensorcast.search.optimization.pairs import Pair, Side, links, message, pairs_of
+from tensorcast.search.optimization.variant import NOT_BOUNDED, Variant
 
 
 class PairSearch(Search):

@@ -19,12 +19,12 @@ from tensorcast.answer import Answer
 from tensorcast.errors import InputError, TensorcastError
 from tensorcast.models.reference import LANGUAGE
 from tensorcast.request import Request
-from tensorcast.search.bounds import SLACK
-from tensorcast.search.cases import VARIABLES
-from tensorcast.search.grid import Grid
-from tensorcast.search.group import Columns, Group
-from tensorcast.search.models import Models
-from tensorcast.search.objective import Limits
+from tensorcast.search.evaluation.cases import VARIABLES
+from tensorcast.search.evaluation.grid import Grid
+from tensorcast.search.evaluation.group import Columns, Group
+from tensorcast.search.execution.models import Models
+from tensorcast.search.optimization.bounds import SLACK
+from tensorcast.search.optimization.objective import Limits
 
 WITHIN_TP = ("dcp", "sequence_parallel")
 """Parts of a plan that one device cannot have, and that no others are derived from."""

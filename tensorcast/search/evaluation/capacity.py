@@ -10,8 +10,8 @@ from tensorcast.answer import Answer
 from tensorcast.deployed import CROSS
 from tensorcast.memory import stage_cache, stage_weights
 from tensorcast.plan import MOST_SEQUENCES, MOST_STEPS, MOST_TOKENS
-from tensorcast.search.cases import Cases, Shape, distinct
-from tensorcast.search.pricing import Missing
+from tensorcast.search.evaluation.cases import Cases, Shape, distinct
+from tensorcast.search.evaluation.pricing import Missing
 
 PARTS = ("weights_bytes", "kv_cache_bytes", "activation_peak_bytes", "workspace_bytes", "reserved_bytes")
 

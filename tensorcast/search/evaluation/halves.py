@@ -10,10 +10,10 @@ from dataclasses import replace
 import numpy as np
 
 from tensorcast.memory import stage_cache
-from tensorcast.search.capacity import Capacity
-from tensorcast.search.cases import Cases, Shape
-from tensorcast.search.grid import Grid
-from tensorcast.search.optimum import HALVES
+from tensorcast.search.evaluation.capacity import Capacity
+from tensorcast.search.evaluation.cases import Cases, Shape
+from tensorcast.search.evaluation.grid import Grid
+from tensorcast.search.optimization.optimum import HALVES
 
 PREFILL, DECODE = HALVES
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorcast.search.objective import MEMORY, TPOT, TTFT, Limits
+from tensorcast.search.optimization.objective import MEMORY, TPOT, TTFT, Limits
 from tensorcast.units import bytes_
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class Optimum:
 
     def start_line(self, engine: str) -> str:
         """What starts the best configuration on vllm, sglang, trtllm or mindie; raises as search.start.start_of."""
-        from tensorcast.search.start import start_of
+        from tensorcast.search.optimization.start import start_of
 
         return start_of(self, engine)
 

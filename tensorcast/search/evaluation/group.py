@@ -16,8 +16,8 @@ from tensorcast.models.reference import FORWARD, LANGUAGE
 from tensorcast.options import given_options
 from tensorcast.plan import DUAL_BATCH, NO_OVERLAP, TRAIN
 from tensorcast.request import Request
-from tensorcast.search.cases import Cases, distinct
-from tensorcast.search.grid import Grid
+from tensorcast.search.evaluation.cases import Cases, distinct
+from tensorcast.search.evaluation.grid import Grid
 
 Columns = dict[str, np.ndarray]
 SOURCE = ("model", "hw", "custom", "trust_remote_code", "custom_dir", "no_plugin")

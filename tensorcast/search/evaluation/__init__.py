@@ -1,0 +1,1 @@
+"""Many configurations of one deployed model at once: columns in, columns of figures out."""
