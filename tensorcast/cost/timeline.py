@@ -106,8 +106,8 @@ class Pass:
 
     @property
     def through_model(self) -> bool:
-        """Whether it goes through the model; of the others only sums are known."""
-        return any(run.kind >= 0 for run in self.runs)
+        """Whether sequences go through the model; the others wait, talk or update weights."""
+        return self.batch > 0
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Timeline:
     def to_dict(self) -> dict[str, Any]:
         """Of the longest pass every run, and the calls of one run of each kind, in seconds from the run's start.
 
-        A pass through the model where there is one: waiting for other stages may take longer.
+        A pass through the model where there is one: waiting for other stages, or an optimizer, may take longer.
         """
         longest = max(self.passes, key=lambda each: (each.through_model, each.end_s - each.start_s))
         firsts: dict[int, Run] = {}

@@ -99,3 +99,12 @@ def test_the_dictionary_shows_the_longest_pass() -> None:
     length = shown["shown"]["end_s"] - shown["shown"]["start_s"]
     kinds = {kind["kind"]: sum(op["time_s"] for op in kind["ops"]) for kind in shown["kinds"]}
     assert sum(kinds[run["kind"]] for run in shown["runs"]) == pytest.approx(length, rel=1e-9)
+
+
+def test_the_dictionary_shows_layers_though_the_optimizer_takes_longer() -> None:
+    small = {"layers": 4, "batch": 1, "input_len": 16}
+    answer = tc.simulate(model="deepseek-v3", hw="h200-sxm", quant="none", phase="train", **small)
+    assert answer.metrics["optimizer_time_s"] > answer.metrics["step_time_s"] / 2
+    shown = answer.to_dict()["phases"]["train"]["timeline"]
+    assert (shown["shown"]["batch"], shown["shown"]["tokens"]) == (1, 16)
+    assert "model.layers.3" in [run["name"] for run in shown["runs"]]
