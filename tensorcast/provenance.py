@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tensorcast.cost.described import link_of
+from tensorcast.cost.described import collectives_of
 from tensorcast.cost.pricing import coefficient_keys
 from tensorcast.hardware.coefficient import KINDS, Coefficient
 from tensorcast.optable import OpTable, Row
@@ -41,7 +41,7 @@ def assumptions(hw, tables: Iterable[OpTable]) -> list[dict[str, Any]]:
         | {"source": c.provenance}
         for c in _in_use(hw, tables)
     ]
-    used = dict.fromkeys(link["collective"] for table in tables for row in _rows(table) if (link := link_of(row, hw)))
+    used = dict.fromkeys(name for table in tables for row in _rows(table) for name in collectives_of(row))
     curves = {op: hw.collective[op] for op in used if op in hw.collective}
     unknown = {"error_percent": None, "rows": None}
     links = [{"figure": op, "kind": c.kind, **unknown, "source": c.provenance} for op, c in curves.items()]

@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tensorcast.ops import operator_named
+from tensorcast.cost.described import calls_of, talks
 from tensorcast.optable import Row
 
 COMPUTE, LINK = 0, 1
@@ -93,11 +93,8 @@ def plan_of(run: Iterable[Task]) -> Plan:
 
 
 def lanes(row: Row) -> tuple[int, ...]:
-    """The lanes that an operator holds."""
-    op = operator_named(row.op)
-    if op.parts is not None and op.parts({name: 1.0 for name in row.dims}, row.attrs).links:
-        return COMPUTE, LINK
-    return (LINK,) if op.family == "collective" else (COMPUTE,)
+    """The lanes that an operator holds: all that its calls need, for as long as it runs."""
+    return tuple(sorted({LINK if talks(call) else COMPUTE for call in calls_of(row)}))
 
 
 class Run(NamedTuple):

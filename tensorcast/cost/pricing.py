@@ -10,6 +10,7 @@ from tensorcast.cost import attention, decode, gemm, moe, scan
 from tensorcast.cost.call import Call
 from tensorcast.cost.collective import BEST, collective_time
 from tensorcast.cost.composed import composed_time
+from tensorcast.cost.described import calls_of, talks
 from tensorcast.cost.formulas import FUNCTIONS
 from tensorcast.cost.imbalance import exchange_factor
 from tensorcast.cost.own import own_call, with_products
@@ -76,11 +77,7 @@ def coefficient_keys(row) -> list[tuple[str, str, str]]:
 
     A kernel that names no coefficients of the machine is priced with the family's default ones.
     """
-    op = operator_named(row.op)
-    if op.parts is not None:
-        found = op.parts({name: 1.0 for name in row.dims}, row.attrs)
-        return [key for part in (*found.device, *found.links) for key in coefficient_keys(part)]
-    return [] if op.family == "collective" else [_key(op, row.attrs)]
+    return [_key(operator_named(call.op), call.attrs) for call in calls_of(row) if not talks(call)]
 
 
 def _key(op, attrs) -> tuple[str, str, str]:

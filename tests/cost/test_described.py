@@ -36,6 +36,26 @@ def test_a_kernel_that_exchanges_and_computes_says_what_it_exchanges() -> None:
     assert {(name, ranks) for name, ranks, _ in found} == {("dispatch", 4), ("combine", 4)}
 
 
+def test_a_kernel_with_two_collectives_names_both() -> None:
+    found = talking(model="deepseek-v3", hw="h100-sxm", dp=4, ep=4, kernel=["moe_experts=fused_all_to_all"])
+    assert {(name, ranks) for name, ranks, _ in found} == {("dispatch + combine", 4)}
+
+
+def test_a_backward_pass_says_what_it_sends() -> None:
+    """Every operator that sends bytes names its collective: that of the forward pass, or its conjugate."""
+    found = tc.simulate(
+        model="deepseek-v3", hw="h100-sxm", tp=2, dp=2, ep=4, layers=4, batch=2, input_len=64, quant="none",
+        phase="train", kernel=["row_linear=fused"],
+    ).to_dict()  # fmt: skip
+    sent = {op["op"]: op.get("collective") for op in found["phases"]["train"]["ops"] if op["comm_bytes"]}
+    assert sent["linear_all_reduce_backward"] == sent["all_reduce_backward"] == "all_reduce"
+    assert (sent["moe_dispatch_backward"], sent["moe_combine_backward"]) == ("combine", "dispatch")
+    assert None not in sent.values()
+    stream = {op["op"]: op["stream"] for kind in found["phases"]["train"]["timeline"]["kinds"] for op in kind["ops"]}
+    assert stream["all_reduce_backward"] == "communication"
+    assert stream["linear_all_reduce_backward"] == "compute, communication"
+
+
 def test_products_name_their_format_and_nothing_else_does() -> None:
     ops = tc.simulate(**WORK, model="qwen3-8b", hw="h100-sxm", quant="fp8").phases["decode"]["ops"]
     assert {op["math"] for op in ops if op["op"] == "linear"} == {"fp8", "bf16"}
