@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
+from itertools import accumulate, count
 from itertools import chain as chain_of
 from typing import Any, NamedTuple
 
@@ -109,6 +109,11 @@ class Pass:
         """Whether sequences go through the model; the others wait, talk or update weights."""
         return self.batch > 0
 
+    @property
+    def does(self) -> str:
+        """The operators that it runs."""
+        return ", ".join(dict.fromkeys(piece.call.op for run in self.runs for piece in run.slices))
+
 
 @dataclass(frozen=True)
 class Timeline:
@@ -125,12 +130,19 @@ class Timeline:
     def slices(self) -> Iterator[tuple[Pass, Run, Slice]]:
         return ((each, run, piece) for each in self.passes for run in each.runs for piece in run.slices)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Of the longest pass every run, and the calls of one run of each kind, in seconds from the run's start.
+    @property
+    def names(self) -> list[str]:
+        """Of each pass: those through the model are numbered, the others named by what they do."""
+        total, number = sum(each.through_model for each in self.passes), count(1)
+        return [f"pass {next(number)} of {total}" if each.through_model else each.does for each in self.passes]
 
-        A pass through the model where there is one: waiting for other stages, or an optimizer, may take longer.
+    def to_dict(self) -> dict[str, Any]:
+        """Every pass, of the longest every run, and the calls of one run of each kind, in seconds from the run's start.
+
+        A pass through the model where there is one: waiting for other stages, or an optimizer, may take longer. Of
+        those that are as long as each other but for rounding it is the first.
         """
-        longest = max(self.passes, key=lambda each: (each.through_model, each.end_s - each.start_s))
+        longest = max(self.passes, key=lambda each: (each.through_model, float(f"{each.end_s - each.start_s:.6g}")))
         firsts: dict[int, Run] = {}
         for run in longest.runs:
             firsts.setdefault(run.kind, run)
@@ -138,6 +150,10 @@ class Timeline:
             "seconds": self.end_s,
             "whole": self.whole,
             "passes": len(self.passes),
+            "parts": [
+                {"name": name, "start_s": each.start_s, "end_s": each.end_s, "batch": each.batch}
+                for name, each in zip(self.names, self.passes, strict=True)
+            ],
             "shown": {name: value for name, value in vars(longest).items() if name != "runs"},
             "runs": [
                 {"name": run.name, "kind": run.kind, "start_s": run.start_s, "end_s": run.end_s} for run in longest.runs
@@ -150,6 +166,7 @@ class Timeline:
                     "ops": [
                         {name: getattr(piece.call, name) for name in ("op", "module", "stream", "bound")}
                         | {"start_s": piece.start_s - run.start_s, "time_s": piece.call.seconds}
+                        | ({} if piece.half is None else {"layer": piece.layer, "half": piece.half + 1})
                         for piece in run.slices
                     ],
                 }
@@ -263,6 +280,7 @@ def _groups(chains: Sequence[list[Task]], passes: Passes) -> Iterator[tuple[str,
     for backwards, part in _directions(chains[0]):
         for stack, layer, tasks in runs_of(part, passes.layers, backwards):
             name = _PLACES.get(tasks[0].row.place, stack) if layer is None else f"{stack}.{layer}"
+            name += ", backward" * backwards
             if passes.overlap:
                 placed = beside(plan_of(in_order(tasks)))
             else:

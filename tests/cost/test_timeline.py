@@ -96,6 +96,8 @@ def test_the_dictionary_shows_the_longest_pass() -> None:
     answer = tc.simulate(**{**SMALL, "chunk": 100})
     shown = answer.to_dict()["phases"]["chunked"]["timeline"]
     assert (shown["passes"], shown["shown"]["past"], shown["shown"]["tokens"]) == (3, 100, 100)
+    assert [part["name"] for part in shown["parts"]] == ["pass 1 of 3", "pass 2 of 3", "pass 3 of 3"]
+    assert shown["shown"]["start_s"] == shown["parts"][1]["start_s"]
     length = shown["shown"]["end_s"] - shown["shown"]["start_s"]
     kinds = {kind["kind"]: sum(op["time_s"] for op in kind["ops"]) for kind in shown["kinds"]}
     assert sum(kinds[run["kind"]] for run in shown["runs"]) == pytest.approx(length, rel=1e-9)
@@ -108,3 +110,4 @@ def test_the_dictionary_shows_layers_though_the_optimizer_takes_longer() -> None
     shown = answer.to_dict()["phases"]["train"]["timeline"]
     assert (shown["shown"]["batch"], shown["shown"]["tokens"]) == (1, 16)
     assert "model.layers.3" in [run["name"] for run in shown["runs"]]
+    assert [part["name"] for part in shown["parts"]] == ["pass 1 of 1", "optimizer_step"]

@@ -14,8 +14,9 @@ from tensorcast.report.charts.bounds import bounds_chart
 from tensorcast.report.charts.communication import communication_chart
 from tensorcast.report.charts.memory import memory_chart
 from tensorcast.report.charts.roofline import peaks_of, point_of, roofline_chart
-from tensorcast.report.charts.timeline import MOST, layer_chart, step_chart
+from tensorcast.report.charts.timeline import LANES, MOST, layer_chart, step_chart
 from tensorcast.report.charts.treemap import treemap_chart
+from tensorcast.units import seconds
 
 LAYERS = {"layers": 4, "input_len": 256, "output_len": 16}
 ASKED = {
@@ -91,20 +92,58 @@ def test_communication_is_that_of_the_collectives(estimate) -> None:
     assert bool(data) == bool(talk)
 
 
-def test_timelines_end_where_their_passes_do(estimate) -> None:
+def test_a_step_is_drawn_to_its_end(estimate) -> None:
+    """Passes and what else follows them fill the phase, layers and waiting for the host the pass that is shown."""
     for name, phase in estimate["phases"].items():
         drawn = phase["timeline"]
-        bars = [zip(trace["base"], trace["x"], strict=True) for trace in step_chart(estimate, name)["data"]]
-        ends = [start + time for bar in bars for start, time in bar]
-        assert max(ends) == pytest.approx(
-            max(run["end_s"] for run in drawn["runs"]) - drawn["shown"]["start_s"], rel=1e-5
-        )
-        assert len(ends) == len(drawn["runs"])
-        for kind in drawn["kinds"]:
-            lanes = sum(op["stream"].count(",") + 1 for op in kind["ops"])
+        bars: dict[str, list[tuple[float, float]]] = {}
+        for trace in step_chart(estimate, name)["data"]:
+            for lane, start, time in zip(trace["y"], trace["base"], trace["x"], strict=True):
+                bars.setdefault(lane, []).append((start, start + time))
+        assert max(end for lane in bars.values() for _, end in lane) == pytest.approx(drawn["seconds"], rel=1e-5)
+        if drawn["passes"] > 1:
+            filled = fsum(end - start for start, end in bars["passes"])
+            assert filled == pytest.approx(drawn["seconds"], rel=1e-5) and len(bars["passes"]) == drawn["passes"]
+        else:
+            assert drawn["seconds"] == pytest.approx(phase["step_time_s"], rel=0.02)
+        layers = bars.get("layers", bars.get(""))
+        if layers:  # two halves of a batch have each their own
+            ends = min(layers)[0], max(end for _, end in layers)
+            assert ends == pytest.approx((drawn["shown"]["start_s"], drawn["shown"]["end_s"]), rel=1e-5)
+
+
+def test_a_layer_is_drawn_with_all_that_it_runs(estimate) -> None:
+    for name, phase in estimate["phases"].items():
+        for kind in phase["timeline"]["kinds"]:
             bars = [x for trace in layer_chart(estimate, name, kind["kind"])["data"] for x in trace["x"]]
-            assert len(bars) == lanes
-            assert fsum(bars) >= 0.9999 * fsum(op["time_s"] for op in kind["ops"])
+            if not any("half" in op for op in kind["ops"]):
+                assert len(bars) == sum(op["stream"].count(",") + 1 for op in kind["ops"])
+                assert fsum(bars) >= 0.9999 * fsum(op["time_s"] for op in kind["ops"])
+
+
+def test_of_two_halves_a_layer_of_each_is_drawn_and_what_runs_beside_it() -> None:
+    found = tc.simulate(**ASKED["halves"]).to_dict()
+    (kind,) = found["phases"]["prefill"]["timeline"]["kinds"]
+    layer = [(f" {op['half']}", op["start_s"]) for op in kind["ops"] if op["layer"] == 2]
+    traces = layer_chart(found, "prefill", 0)["data"]
+    drawn = [bar for trace in traces for bar in zip(trace["y"], trace["base"], strict=True)]
+    assert {lane for lane, _ in drawn} == {f"{lane} {half}" for lane in LANES for half in (1, 2)}
+    assert len(layer) < len(drawn) < len(kind["ops"])
+    for half, start in layer:
+        assert any(lane.endswith(half) and start == pytest.approx(at, rel=1e-5) for lane, at in drawn)
+    steps = {trace["name"]: trace for trace in step_chart(found, "prefill")["data"]}
+    assert set(steps) == {"half 1 of the batch", "half 2 of the batch"}
+    assert sum("<br>" in said and said.startswith("layer ") for said in steps["half 1 of the batch"]["customdata"]) == 4
+
+
+def test_a_host_that_is_slower_than_the_device_is_drawn() -> None:
+    found = tc.simulate(model="qwen3-0.6b", hw="h100-sxm", layers=2, runtime="eager", input_len=64).to_dict()
+    chart = step_chart(found, "decode")
+    (waiting,) = (trace for trace in chart["data"] if trace["name"] == "waiting for the host")
+    phase = found["phases"]["decode"]
+    busy = fsum(op["time_s"] for op in phase["ops"])
+    assert waiting["x"][0] == pytest.approx(phase["host_time_s"] - busy, rel=0.02) and busy < phase["host_time_s"]
+    assert f"For {seconds(waiting['x'][0])} of a pass the device waits for the host" in chart["layout"]["meta"]
 
 
 def test_charts_are_figures_of_the_library_and_plain_json(estimate) -> None:
@@ -131,14 +170,14 @@ def test_a_point_by_hand() -> None:
 def test_of_a_long_run_the_middle_is_drawn(long_run) -> None:
     chart = layer_chart(long_run, "decode", 0)
     starts = sorted(start for trace in chart["data"] for start in trace["base"])
-    assert len(starts) == MOST and starts[0] == 300 and starts[-1] == 300 + MOST - 1
-    assert "1,000 operators in 1,000 s. The 400 operators in its middle are drawn." in chart["layout"]["meta"]
+    assert len(starts) == MOST and starts[0] == 250 and starts[-1] == 250 + MOST - 1
+    assert "1,500 operators in 1,500 s. Drawn are the 1,000 operators in its middle." in chart["layout"]["meta"]
 
 
 @pytest.fixture
 def long_run() -> dict:
     op = {"op": "linear", "module": "m", "stream": "compute", "bound": "matrix", "time_s": 1.0}
-    ops = [{**op, "start_s": float(second)} for second in range(1000)]
+    ops = [{**op, "start_s": float(second)} for second in range(1500)]
     return {"phases": {"decode": {"timeline": {"kinds": [{"kind": 0, "name": "all", "count": 1, "ops": ops}]}}}}
 
 
@@ -146,8 +185,7 @@ def test_layers_are_one_tile_with_their_number(estimate) -> None:
     labels = [label for name in estimate["phases"] for label in treemap_chart(estimate, name)["data"][0]["labels"]]
     n = 24 if "denoise" in estimate["phases"] else 4  # of the T5 encoder, which --layers leaves whole
     stacked = [label for label in labels if "*" in label]
-    whole = estimate["workload"].get("overlap") != "dual-batch"  # its timeline has no layers to count
-    assert stacked and (not whole or any(label.endswith(f"* × {n}") for label in stacked))
+    assert stacked and any(label.endswith(f"* × {n}") for label in stacked)
 
 
 HOSTILE = "<b onclick=alert(1)>&lt;x</b><script>alert(1)</script>"
@@ -168,7 +206,8 @@ def test_names_are_text_in_every_chart(estimate) -> None:
     for chart in (*charts, layer_chart(hostile, phase, 0)):
         text = json.dumps({**chart, "layout": {**chart["layout"], "meta": ""}})  # meta is plain text, not a label
         assert "<script" not in text and "<b " not in text
-        assert not chart["data"] or "&lt;script&gt;" in text or "&lt;b onclick" in text
+        named = chart["data"] and '"half 1 of the batch"' not in text  # the layers of halves have numbers
+        assert not named or "&lt;script&gt;" in text or "&lt;b onclick" in text
 
 
 def test_a_name_as_it_is_shown() -> None:

@@ -123,6 +123,8 @@ def _layers(phase: Mapping[str, Any]) -> dict[str, int]:
         stack, _, index = run["name"].rpartition(".")
         if index.isdigit():
             stacks[stack].add(index)
+    for op in (op for kind in drawn.get("kinds", ()) for op in kind["ops"] if op.get("layer") is not None):
+        stacks[op["module"].partition(f".{EVERY}")[0]].add(str(op["layer"]))
     within = {drawn["shown"]["component"]} if stacks else set()
     within |= {op["part"] for op in phase["ops"] if "part" in op}
     return {".".join(filter(None, (name, stack))): len(found) for stack, found in stacks.items() for name in within}

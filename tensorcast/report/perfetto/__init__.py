@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from functools import lru_cache
-from itertools import count, islice
+from itertools import islice
 from typing import IO, Any
 
 from tensorcast.cost.timeline import COMPUTE_STREAM, LINK_STREAM, Call, Pass, Slice, Timeline
@@ -94,13 +94,11 @@ class _Process:
         self.said: dict[int, str] = {}  # the arguments of the calls of a pass
         self.heads: list[tuple[str, str]] = []  # category and arguments of the slices around the modules
         self.component, self.summed = "", False
-        total = sum(bool(each.batch) for each in line.passes)
-        self.numbers = (f"pass {number} of {total}" for number in count(1))
 
     def events(self) -> Iterator[str]:
         yield from self._names()
-        for each in self.line.passes:
-            yield from self._pass(each)
+        for name, each in zip(self.line.names, self.line.passes, strict=True):
+            yield from self._pass(name, each)
         yield from self.nest.close()
         yield from self.meter.stop(self.end)
 
@@ -116,9 +114,9 @@ class _Process:
                 yield self._meta("thread_name", self._tid(thread), name=thread)
                 yield self._meta("thread_sort_index", self._tid(thread), sort_index=number)
 
-    def _pass(self, each: Pass) -> Iterator[str]:
+    def _pass(self, name: str, each: Pass) -> Iterator[str]:
         begin = self.grid.barrier(each.start_s)
-        head = self._heads(each)
+        head = self._heads(name, each)
         self.said, self.component, clock = {}, each.component, begin
         self.meter.forget()
         for run in each.runs:
@@ -133,12 +131,10 @@ class _Process:
         if self.end > clock:
             yield from self.nest.show(clock, self.end, (*head, HOST))
 
-    def _heads(self, each: Pass) -> tuple[str, str]:
+    def _heads(self, name: str, each: Pass) -> tuple[str, str]:
         """The names of the slices around the modules: the phase, and the pass or what runs beside the passes."""
-        name = ", ".join(dict.fromkeys(piece.call.op for run in each.runs for piece in run.slices))
         shape, part = {}, {"component": each.component} if each.component else {}
-        if each.batch:
-            name = next(self.numbers)
+        if each.through_model:
             shape = {"sequences": each.batch, "tokens": each.tokens, "in_cache": each.past}
         whole = {"of": "the whole phase" if self.line.whole else MIDDLE, "command": self.estimate.get("command")}
         self.heads = [("phase", _json(whole)), ("pass", _json({**part, **shape, "time_s": each.end_s - each.start_s}))]

@@ -131,6 +131,8 @@ CALL = (
     BOUND,
     Column("start_s", "s", "from the start of the layer"),
     Column("time_s", "s", "of one call"),
+    Column("layer", "count", "that it is in, where two halves of the batch run beside each other", always=False),
+    Column("half", "count", "of the batch, 1 or 2", always=False),
 )  # fmt: skip
 FIGURE = (
     Column("figure", "", "name as in the JSON"),
@@ -187,6 +189,12 @@ WORKLOAD = (
         each.maybe()
         for each in _asked("moe_imbalance", "image", "guidance", "dit_cache", "optimizer", "grad_checkpoint", "overlap")
     ),
+)
+PART = (
+    Column("name", "", "pass through the model, or what else is done or waited for"),
+    Column("start_s", "s", "from the start of the phase"),
+    Column("end_s", "s", "from the start of the phase"),
+    Column("batch", "count", "sequences that go through the model; 0 for none"),
 )
 SHOWN = (
     Column("start_s", "s", "from the start of the phase"),

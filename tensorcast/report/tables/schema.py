@@ -80,8 +80,9 @@ TIMELINE = record(
     (
         Column("seconds", "s", "from first to last"),
         Column("whole", "", "whether that is all of the phase, not one pass of many", c.TRUTH),
-        Column("passes", "count", "forward passes"),
+        Column("passes", "count", "parts that follow each other"),
     ),
+    parts=listing("passes through the model, and what lies between and after them", record("a part", c.PART)),
     shown=record("the pass whose runs follow", c.SHOWN),
     runs=listing("layers and what lies around them, in order of time", record("a run", c.RUN)),
     kinds=listing(
