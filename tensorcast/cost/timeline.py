@@ -91,6 +91,16 @@ class Run:
     def end_s(self) -> float:
         return max(each.end_s for each in self.slices)
 
+    def calls(self) -> list[dict[str, Any]]:
+        """Each call in seconds from the run's start."""
+        start = self.start_s
+        return [
+            {name: getattr(piece.call, name) for name in ("op", "module", "stream", "bound")}
+            | {"start_s": piece.start_s - start, "time_s": piece.call.seconds}
+            | ({} if piece.half is None else {"layer": piece.layer, "half": piece.half + 1})
+            for piece in self.slices
+        ]
+
 
 @dataclass(frozen=True)
 class Pass:
@@ -163,12 +173,7 @@ class Timeline:
                     "kind": kind,
                     "name": run.name,
                     "count": sum(other.kind == kind for other in longest.runs),
-                    "ops": [
-                        {name: getattr(piece.call, name) for name in ("op", "module", "stream", "bound")}
-                        | {"start_s": piece.start_s - run.start_s, "time_s": piece.call.seconds}
-                        | ({} if piece.half is None else {"layer": piece.layer, "half": piece.half + 1})
-                        for piece in run.slices
-                    ],
+                    "ops": run.calls(),
                 }
                 for kind, run in firsts.items()
             ],

@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 
 import tensorcast as tc
+from tensorcast.cost import timeline
 
 SMALL = {"model": "deepseek-v3", "hw": "h200-sxm", "layers": 6, "tp": 2, "batch": 4, "input_len": 256, "output_len": 2}
 CASES = {
@@ -111,3 +112,17 @@ def test_the_dictionary_shows_layers_though_the_optimizer_takes_longer() -> None
     assert (shown["shown"]["batch"], shown["shown"]["tokens"]) == (1, 16)
     assert "model.layers.3" in [run["name"] for run in shown["runs"]]
     assert [part["name"] for part in shown["parts"]] == ["pass 1 of 1", "optimizer_step"]
+
+
+def test_the_dictionary_looks_for_the_start_of_a_run_once(monkeypatch) -> None:
+    """Not for every call of it: two halves of a batch are one run of thousands."""
+    asked, start = Counter(), timeline.Run.start_s.fget
+
+    def counted(run):
+        asked[id(run)] += 1
+        return start(run)
+
+    line = tc.simulate(**CASES["two halves"]).timelines["prefill"]
+    monkeypatch.setattr(timeline.Run, "start_s", property(counted))
+    line.to_dict()
+    assert max(asked.values()) == 2  # in the list of runs, and of its kind
