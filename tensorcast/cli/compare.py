@@ -121,7 +121,7 @@ def command(
         found = comparison(
             _axes(flags, price), [_overlay(text) for text in overlays], along, values, metric, not no_cache, report
         )
-    write_files("compare", found, files, command=command_line())
+    write_files("compare", found, files, quiet, command=command_line())
     if not quiet and STDOUT not in files.values():
         from tensorcast.report.terminal.compare import print_comparison
 

@@ -1,6 +1,7 @@
 """The `tensorcast` command: finds the verb, runs it, and turns every error into one line and an exit code.
 
-Exit codes: 0 done · 2 the request was wrong · 3 `--require-fit` and it does not fit · 1 a bug of ours · 130 interrupted
+Exit codes: 0 done · 2 the request was wrong · 3 `--require-fit` and it does not fit · 1 a bug of ours ·
+130 interrupted · 143, 129 ended by a signal (SIGTERM, SIGHUP)
 Only click is imported here; a verb's module is imported when it is used.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -38,6 +40,16 @@ COMPLETE = "_TENSORCAST_COMPLETE"
 
 HELP_HINT = "`--help` lists what can be given"
 OK, BUG, WRONG_REQUEST, DOES_NOT_FIT, INTERRUPTED = 0, 1, 2, 3, 130
+ENDING = ("SIGTERM", "SIGHUP")
+"""Signals that end a program; not every system has both."""
+
+
+class Ended(KeyboardInterrupt):
+    """A signal asked the program to end. As after Ctrl-C, what is half written goes first."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.code = 128 + number
 
 
 class Cli(click.Group):
@@ -89,9 +101,9 @@ class Cli(click.Group):
             return code if isinstance(code, int) else OK
         except click.exceptions.Exit as end:
             return end.exit_code
-        except (KeyboardInterrupt, click.Abort):
+        except (KeyboardInterrupt, click.Abort) as end:
             say("interrupted")
-            return INTERRUPTED
+            return end.code if isinstance(end, Ended) else INTERRUPTED
         except BrokenPipeError:
             # The reader (`| head`) has seen enough; nothing is wrong, and nothing more can be said to it.
             silence_stdout()
@@ -114,6 +126,7 @@ def main() -> NoReturn:
     Collecting garbage while heavy packages import, and unloading them at the end, would cost a third of the time.
     """
     gc.disable()
+    _end_by_raising()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             # A terminal that cannot show a character must not turn an answer into an encoding error.
@@ -203,6 +216,20 @@ def _is_stdout_full(error: OSError) -> bool:
     import errno
 
     return error.filename is None and error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG, errno.EDQUOT)
+
+
+def _end_by_raising() -> None:
+    """Where a signal would end the process on the spot, let it unwind; where somebody ignores it (nohup), so do we."""
+    own = os.getpid()
+
+    def end(number: int, frame: Any) -> NoReturn:
+        if os.getpid() != own:  # a fork, which has nothing to take back
+            os._exit(128 + number)
+        raise Ended(number)
+
+    for number in (getattr(signal, name) for name in ENDING if hasattr(signal, name)):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, end)
 
 
 def _quiet_libraries() -> None:

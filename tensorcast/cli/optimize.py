@@ -120,7 +120,7 @@ def command(
         given = {name: value for name, value in asked.items() if value is not None}
         found = optimize(devices=devices, cache=not no_cache, progress=report, **given, **axes)
     line = found.start_line(emit) if emit is not None and found.feasible else None
-    write_files("optimize", found, files, command=command_line(), start=line)
+    write_files("optimize", found, files, quiet, command=command_line(), start=line)
     if not quiet and STDOUT not in files.values():
         from tensorcast.report.terminal.optimize import print_optimum
 

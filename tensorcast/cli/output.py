@@ -9,11 +9,12 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import IO, Any
 
 import click
 
+from tensorcast.cli.progress import progress
 from tensorcast.errors import InputError
 
 STDOUT = "-"
@@ -85,13 +86,20 @@ def write(path: str, content: str | bytes, flag: str) -> None:
         stream.write(content.encode("utf-8") if isinstance(content, str) else content)
 
 
-def write_files(verb: str, result: Any, files: Mapping[str, str | None], **options: Any) -> None:
+def write_files(verb: str, result: Any, files: Mapping[str, str | None], quiet: bool, **options: Any) -> None:
     """Write a verb's result as each file that is asked for: flag → path; `options` as `report.files.content`."""
     from tensorcast.report.files import content
 
     for flag, path in files.items():
         if path is not None:
-            write(path, content(verb, flag.removeprefix("--"), result, **options), flag)
+            with writing(path, quiet):
+                made = content(verb, flag.removeprefix("--"), result, **options)
+            write(path, made, flag)
+
+
+def writing(path: str, quiet: bool) -> AbstractContextManager[Any]:
+    """A status line while the content of a file is made; standard output may share its screen."""
+    return progress(quiet or path == STDOUT, f"writing {path}")
 
 
 @contextmanager
@@ -101,6 +109,8 @@ def written(path: str, flag: str) -> Iterator[IO[bytes]]:
         with whole_file(path, binary=flag in BINARY) as stream:
             yield stream
     except OSError as error:
+        if path == STDOUT and isinstance(error, BrokenPipeError):
+            raise  # the reader (`| head`) has seen enough
         raise InputError(f"{flag} {path}: cannot write: {error.strerror or error}") from error
 
 

@@ -20,7 +20,7 @@ from tensorcast.cli.options import (
     repeatable,
     source_options,
 )
-from tensorcast.cli.output import STDOUT, check_outputs, write, write_files, written
+from tensorcast.cli.output import STDOUT, check_outputs, write, write_files, writing, written
 from tensorcast.cli.progress import progress
 from tensorcast.errors import InputError
 from tensorcast.plan import CHECKPOINTS, DIT_CACHE, GUIDANCE, OPTIMIZERS, OVERLAPS
@@ -180,11 +180,11 @@ def command(
     if dump_graph is not None:
         answer.dump_graph(dump_graph)
     estimate, top = answer.to_dict(), 10 if top is None else top
-    write_files("simulate", estimate, files, top=top)
+    write_files("simulate", estimate, files, quiet, top=top)
     if trace_file is not None:
         from tensorcast.report.perfetto import write_trace
 
-        with written(trace_file, "--trace") as file:
+        with writing(trace_file, quiet), written(trace_file, "--trace") as file:
             write_trace(file, estimate, answer.timelines, packed=trace_file.endswith(".gz"))
     if not quiet and STDOUT not in (*files.values(), trace_file, dump_graph):
         from tensorcast.report.terminal.simulate import print_report

@@ -11,7 +11,7 @@ import click
 from tensorcast.cli import simulate
 from tensorcast.cli.axes import axis_options, space_of
 from tensorcast.cli.options import NonEmpty, Sectioned, Whole, command_line, debug_option, keep_options, option
-from tensorcast.cli.output import STDOUT, check_outputs, write, written
+from tensorcast.cli.output import STDOUT, check_outputs, write, writing, written
 from tensorcast.cli.progress import bar
 from tensorcast.errors import InputError
 
@@ -138,7 +138,9 @@ def command(
 
         write(markdown_file, sweep_markdown(summary, space.varying, count, command_line()), "--markdown")
     if html_file is not None:
-        _write_page(html_file, *page, summary, space.varying)
+        with writing(html_file, quiet):
+            made = _page(*page, summary, space.varying)
+        write(html_file, made, "--html")
     if not quiet and STDOUT not in (*files.values(), markdown_file, html_file):
         from tensorcast.report.terminal.sweep import print_sweep
 
@@ -146,14 +148,13 @@ def command(
     return simulate.DOES_NOT_FIT if require_fit and summary.fit == 0 else 0
 
 
-def _write_page(path: str, sample: Sample, summary: Summary, varying: Sequence[str]) -> None:
+def _page(sample: Sample, summary: Summary, varying: Sequence[str]) -> str:
     from tensorcast.report.pages import sweep_page
     from tensorcast.search.frame import column_of, to_pandas
 
     rows, names = to_pandas(sample.rows), [column_of(name) for name in varying]
     x, y = summary.pareto or (None, None)
-    page = sweep_page(rows, names, summary.sort, x, y, command_line(), counted=summary.to_dict(), sample=sample)
-    write(path, page, "--html")
+    return sweep_page(rows, names, summary.sort, x, y, command_line(), counted=summary.to_dict(), sample=sample)
 
 
 @contextmanager

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tensorcast.cli.output import check_outputs, write, write_atomic
+from tensorcast.cli.output import check_outputs, write, write_atomic, written
 from tensorcast.errors import InputError
+from tests.cli.test_main import FAKE, ROOT
+
+HELD = FAKE.replace("m.simulate = lambda **k: types.SimpleNamespace(to_dict=sample);", "m.simulate = held;").replace(
+    "m = types",
+    "from tensorcast.cli.output import whole_file\ndef held(**k):\n    with whole_file('r.csv') as file:\n"
+    "        file.write(b'half')\n        print('writing', flush=True)\n        sys.stdin.read()\nm = types",
+)
+"""The command, with a simulation that goes on writing a file until its standard input ends."""
 
 
 @pytest.mark.parametrize(
@@ -78,3 +90,30 @@ def test_devices_are_written_to_and_not_replaced() -> None:
     with pytest.raises(InputError, match="No space left"):
         write("/dev/full", "x", "--csv")
     assert Path("/dev/null").is_char_device() and Path("/dev/full").is_char_device()
+
+
+def test_who_has_read_enough_is_no_error(monkeypatch) -> None:
+    """The file of `--trace - | head`; main() ends quietly there."""
+
+    class Left(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(sys, "stdout", Left())
+    with pytest.raises(BrokenPipeError), written("-", "--trace") as stream:
+        stream.write(b"{}")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=lambda each: str(each)
+)
+def test_ended_from_outside_it_leaves_nothing_behind(tmp_path, number, code) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HELD, "simulate", "--model", "m", "--hw", "h"], cwd=tmp_path, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout.readline() == "writing\n" and len(list(tmp_path.iterdir())) == 1
+    process.send_signal(number)
+    assert process.communicate(timeout=30) == ("", "interrupted\n")
+    assert process.returncode == code and not list(tmp_path.iterdir())

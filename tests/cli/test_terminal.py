@@ -118,6 +118,12 @@ def test_no_status_line_where_nobody_watches(args, streams, variables) -> None:
     assert "tracing" not in seen.screen + seen.piped
 
 
+def test_writing_a_file_is_told_too(tmp_path) -> None:
+    seen = on_terminal(FAKE, "--markdown", str(tmp_path / "r.md"), width=200)
+    assert f"writing {tmp_path / 'r.md'}" in seen.screen and "writing" not in seen.screen.rpartition("\x1b[2K")[2]
+    assert "writing" not in on_terminal(FAKE, "--markdown", "-", width=200).screen
+
+
 def test_interrupted_it_leaves_a_clean_screen() -> None:
     seen = on_terminal(SLOW, streams="err", interrupt=0.3)
     assert seen.code == 130
