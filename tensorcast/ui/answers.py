@@ -138,7 +138,13 @@ def _shown(figures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _used(figures: Mapping[str, Any]) -> dict[str, str]:
     """Option → the value that it has, asked or by default."""
-    plain = {**figures["plan"], **figures["workload"]}
+    quant = figures["quant"]
+    formats = {
+        "quant": " + ".join(quant["modules"]) or "none",
+        "kv_cache_dtype": quant["kv_cache"],
+        "attention_quant": quant["attention"],
+    }
+    plain = {**figures["plan"], **figures["workload"], **formats}
     told = {name: value for name, value in plain.items() if isinstance(value, (str, int, float))}
     # A 0 that nobody could have given stands for "none".
     return {name: f"{value}" for name, value in told.items() if value or value in SCALES.get(name, ())}

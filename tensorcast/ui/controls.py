@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -15,12 +16,11 @@ from tensorcast.cli.simulate import command as simulate
 from tensorcast.errors import InputError
 from tensorcast.options import KNOWN, SPELLINGS
 
-NAMED = ("model", "hw")
-TAKEN = (*NAMED, *KNOWN, "strict")
+TAKEN = ("model", "hw", *KNOWN, "strict")
 """What a page may ask. Output files and user code are the command line's own to name."""
 FRONT = (
-    "tp", "ep", "dp", "pp", "quant", "kv_cache_dtype", "phase", "batch", "input_len", "output_len", "concurrency",
-    "mtp", "engine", "overlap",
+    "model", "hw", "engine", "tp", "ep", "dp", "pp", "overlap", "quant", "kv_cache_dtype", "phase", "batch",
+    "input_len", "output_len", "mtp", "concurrency",
 )  # fmt: skip
 """Controls that are seen at once; the others unfold."""
 ASKED_SO = ["tensorcast", "simulate"]
@@ -48,26 +48,25 @@ SCALES: Mapping[str, tuple[float, ...]] = {
     "gpu_memory_utilization": _SHARES, "acceptance_rate": (0.0, *_SHARES),
 }  # fmt: skip
 """Where the sliders stop. Any other value can be typed."""
+_DEFAULT = re.compile(r"\[default: ([^],;]+)")
 
 
 class Control(NamedTuple):
-    """An option as the page shows it. `kind`: slider, choice, switch or text."""
+    """An option as the page shows it. `kind`: slider, choice, switch or text; `default`: as its help says."""
 
     name: str
     flag: str
     help: str
+    default: str
     kind: str
     values: tuple[Any, ...]
     front: bool
 
 
 def sections() -> dict[str, list[Control]]:
-    """Title → controls, in the order of `simulate --help`, without the model and the machine."""
+    """Title → controls, in the order of `simulate --help`."""
     options = {option.name: option for option in parser().params}
-    shown = {
-        title: [_control(options[name]) for name in names if name in options and name not in NAMED]
-        for title, names in SECTIONS.items()
-    }
+    shown = {title: [_control(options[name]) for name in names if name in options] for title, names in SECTIONS.items()}
     return {title: controls for title, controls in shown.items() if controls}
 
 
@@ -103,9 +102,17 @@ def _words(name: str, value: str | bool) -> Iterable[str]:
     return [f"{option.opts[0]}={value}"]
 
 
+def choices(name: str) -> tuple[str, ...]:
+    """The values of an option that takes only some; none of another."""
+    kind = next((option.type for option in parser().params if option.name == name), None)
+    return tuple(kind.choices) if isinstance(kind, click.Choice) else ()
+
+
 def _control(option: click.Option) -> Control:
     kind = "choice" if isinstance(option.type, click.Choice) else "switch" if option.is_flag else "text"
-    values = tuple(option.type.choices) if isinstance(option.type, click.Choice) else SCALES.get(option.name, ())
+    values = choices(option.name) or SCALES.get(option.name, ())
     if isinstance(option.type, (Whole, Fraction)) and values:
         kind = "slider"
-    return Control(option.name, option.opts[0], option.help, kind, values, option.name in FRONT)
+    said = _DEFAULT.search(option.help)
+    default = said[1] if said and (kind != "slider" or said[1].isdecimal()) else ""
+    return Control(option.name, option.opts[0], option.help, default, kind, values, option.name in FRONT)

@@ -1,4 +1,4 @@
-"""The server of `tensorcast ui`: one page, its script, and answers in JSON. It keeps nothing of what it was asked.
+"""The server of `tensorcast ui`: one page, its scripts, and answers in JSON. It keeps nothing of what it was asked.
 
 A page of the internet that is open in the same browser must learn nothing from it: names of other hosts are refused
 (which a rebound DNS name would be), so are bodies that are not JSON and requests from another site, and no header
@@ -15,10 +15,12 @@ from collections.abc import Awaitable, Callable, Collection
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from pydantic import BaseModel, Field, StrictBool, StrictStr
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from tensorcast import content
@@ -32,22 +34,29 @@ from tensorcast.ui.controls import sections
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 MOST_BYTES = 64 * 1024
 """Of a request: names and numbers."""
+KEPT_HERE = {
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+}
+"""Headers of every answer."""
 _INLINE = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 
 class Asked(BaseModel):
-    """What a page asks: controls by name, a line of more flags, the phase it looks at."""
+    """What a page asks: controls by name, a line of more flags, the phase it looks at, the control moved last."""
 
     model_config = {"extra": "forbid"}
     options: dict[StrictStr, StrictStr | StrictBool] = Field(default={}, max_length=100)
     more: StrictStr = ""
     view: StrictStr = ""
+    moved: StrictStr = ""
 
 
 def application(answers: Answers, hosts: Collection[str] = LOOPBACK) -> FastAPI:
     """The web application; `hosts`: the names it may be called by."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.middleware("http")(_guarded)
+    app.add_middleware(Guard)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
 
     @app.get("/")
@@ -63,9 +72,10 @@ def application(answers: Answers, hosts: Collection[str] = LOOPBACK) -> FastAPI:
         )
         return Response(text, media_type="text/html", headers={"Content-Security-Policy": policy})
 
-    @app.get("/ui.js")
-    def script() -> Response:
-        return FileResponse(_found("ui.js"), media_type="text/javascript")
+    @app.get("/ui/{name}")
+    def script(name: str) -> Response:
+        found = scripts().get(name)
+        return FileResponse(found, media_type="text/javascript") if found else PlainTextResponse("no such script", 404)
 
     @app.get("/plotly.js")
     def plotly() -> Response:
@@ -92,22 +102,36 @@ def application(answers: Answers, hosts: Collection[str] = LOOPBACK) -> FastAPI:
     return app
 
 
-async def _guarded(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Refuse what no page of ours sends."""
-    headers = request.headers
-    if request.method == "POST":
-        length = headers.get("content-length", "")
-        if not length.isdecimal() or int(length) > MOST_BYTES:
-            return PlainTextResponse(f"at most {MOST_BYTES} bytes, and say how many", 413)
-        if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-            return PlainTextResponse("only application/json", 415)
-        if headers.get("sec-fetch-site", "same-origin") != "same-origin":
-            return PlainTextResponse("only for pages from here", 403)
-    response = await call(request)
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
-    response.headers["Referrer-Policy"] = "no-referrer"
-    return response
+class Guard:
+    """Around the application: refuses what no page of ours sends, and lets no other site make use of an answer.
+
+    Not a middleware of FastAPI's own kind, behind which nobody learns that a client has left.
+    """
+
+    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def kept(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(KEPT_HERE)
+            await send(message)
+
+        refusal = _refusal(Headers(scope=scope)) if scope.get("method") == "POST" else None
+        await (refusal or self.app)(scope, receive, kept)
+
+
+def _refusal(headers: Headers) -> Response | None:
+    length = headers.get("content-length", "")
+    if not length.isdecimal() or int(length) > MOST_BYTES:
+        return PlainTextResponse(f"at most {MOST_BYTES} bytes, and say how many", 413)
+    if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        return PlainTextResponse("only application/json", 415)
+    # Not every browser tells the site, and none leaves out the origin.
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site not in (None, "same-origin") or (origin is not None and urlsplit(origin).netloc != headers["host"]):
+        return PlainTextResponse("only for pages from here", 403)
+    return None
 
 
 def page() -> str:
@@ -116,8 +140,8 @@ def page() -> str:
     from tensorcast.models.entries import list_models
 
     models = [(row["name"], row["architecture"]) for row in list_models()]
-    lists = {"models": models, "machines": list(names()), "downloads": list(DOWNLOADS), "series": SERIES}
-    return render("ui.html", {}, sections=sections(), **lists)
+    known = {"model": models, "hw": [(name, "") for name in names()]}
+    return render("ui.html", {}, sections=sections(), known=known, downloads=list(DOWNLOADS), series=SERIES)
 
 
 @cache
@@ -125,8 +149,10 @@ def _plotly() -> bytes:
     return base64.b64decode(plotly_bundle())
 
 
-def _found(name: str) -> Path:
-    return next(path for folder in content.folder("reports") if (path := folder / name).is_file())
+def scripts() -> dict[str, Path]:
+    """File name → the page's script: of the user's reports/ui/ where it is there, else ours."""
+    folders = reversed(content.folder("reports"))
+    return {path.name: path for folder in folders for path in sorted((folder / "ui").glob("*.js"))}
 
 
 def _digest(script: str) -> str:

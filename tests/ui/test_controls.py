@@ -30,10 +30,10 @@ def test_a_page_may_give_every_option_but_outputs_and_code():
             assert "rite" in param.help or "file" in param.help, param.name
 
 
-def test_every_option_has_one_control_but_model_and_machine():
+def test_every_option_has_one_control():
     shown = [control.name for controls in sections().values() for control in controls]
     assert len(shown) == len(set(shown))
-    assert set(shown) == names(parser()) - {"model", "hw"}
+    assert set(shown) == names(parser())
     assert set(SCALES) <= set(shown)
 
 

@@ -1,7 +1,5 @@
 """Answers of the web application: those of `tc.simulate`, to pages of this computer only."""
 
-import csv
-import io
 import json
 import random
 
@@ -104,26 +102,11 @@ def test_a_model_that_is_not_in_the_cache_is_traced_first(client, here, own_fold
     assert [(each.get("tp"), each.get("ep")) for each in here.expected] == [(2, None), (None, 2)]
 
 
-def test_reports_are_those_of_simulate(client):
-    body = {"options": {**DENSE, "batch": "2"}}
-    truth = tc.simulate(**DENSE, batch=2, custom_dir=False).to_dict()
-    found = client.post("/download/JSON", json=body)
-    assert found.headers["content-disposition"] == 'attachment; filename="qwen3-0.6b-1x-h100-sxm.json"'
-    assert found.json()["metrics"] == truth["metrics"]
-    rows = list(csv.DictReader(io.StringIO(client.post("/download/CSV", json=body).text)))
-    assert len(rows) == sum(len(phase["ops"]) for phase in truth["phases"].values())
-    page = client.post("/download/HTML", json=body).text
-    assert page.startswith("<!doctype html>") and truth["command"] in page
-    assert "no report 'exe'" in client.post("/download/exe", json=body).json()["error"]
-    wrong = {"options": {**DENSE, "tp": "7"}}
-    assert "--tp 7" in client.post("/download/JSON", json=wrong).json()["error"]
-
-
 @pytest.mark.parametrize(
     "host", ["evil.example", "127.0.0.1.evil.example", "169.254.169.254", "localhost.evil.example"]
 )
 def test_a_rebound_name_is_refused(client, host):
-    for path in ("/", "/ui.js", "/plotly.js"):
+    for path in ("/", "/ui/main.js", "/plotly.js"):
         assert client.get(path, headers={"Host": f"{host}:8765"}).status_code == 400
     found = client.post("/answer", json={"options": DENSE}, headers={"Host": host})
     assert found.status_code == 400 and "tokens" not in found.text
@@ -131,7 +114,7 @@ def test_a_rebound_name_is_refused(client, host):
 
 @pytest.mark.parametrize("host", ["localhost:8765", "127.0.0.1", "[::1]:8765"])
 def test_names_of_this_computer_are_not(client, host):
-    assert client.get("/ui.js", headers={"Host": host}).status_code == 200
+    assert client.get("/ui/main.js", headers={"Host": host}).status_code == 200
 
 
 def test_what_another_site_can_send_is_refused(client):
@@ -142,6 +125,9 @@ def test_what_another_site_can_send_is_refused(client):
     for site in ("cross-site", "same-site", "none"):
         assert client.post("/answer", content=body, headers={**plain, "Sec-Fetch-Site": site}).status_code == 403
     assert client.post("/answer", content=body, headers={**plain, "Sec-Fetch-Site": "same-origin"}).status_code == 200
+    for origin in ("http://evil", "http://127.0.0.1:9999", "null", ""):
+        assert client.post("/answer", content=body, headers={**plain, "Origin": origin}).status_code == 403
+    assert client.post("/answer", content=body, headers={**plain, "Origin": "http://127.0.0.1:8765"}).status_code == 200
     allowed = client.options("/answer", headers={"Origin": "http://evil", "Access-Control-Request-Method": "POST"})
     assert allowed.status_code == 405 and "access-control-allow-origin" not in allowed.headers
     assert client.get("/answer").status_code == 405
@@ -162,7 +148,8 @@ def test_the_page_lets_nothing_foreign_in(client):
     assert "'unsafe-inline'" not in policy.partition("script-src")[2].partition(";")[0]
     assert "http" not in policy
     assert 'src="http' not in found.text and 'href="http' not in found.text
-    assert client.get("/../pyproject.toml").status_code == 404
+    for path in ("/../pyproject.toml", "/ui/../../pyproject.toml", "/ui/..%2fui.css", "/ui/ui.css", "/ui/"):
+        assert client.get(path).status_code == 404
     assert client.get("/docs").status_code == 404
 
 
