@@ -5,22 +5,23 @@ from __future__ import annotations
 import re
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tensorcast.errors import InputError
 from tensorcast.estimate import Estimate, simulate
 from tensorcast.report.data.json import strict
+from tensorcast.ui.ahead import neighbours
 from tensorcast.ui.controls import SCALES, arguments
 from tensorcast.ui.tracer import Options, Tracer
 
 LOOKED_AT = ("decode", "denoise")
 """Phases that most of a request's time goes to; of other models the first is shown."""
 TOTAL = "total_bytes"
+Controls = Mapping[str, str | bool]
+"""Name → text, True for a switch."""
 MEMORY = (TOTAL, "capacity_bytes", "max_batch", "max_context")
-AHEAD = ("tp", "ep")
-"""Degrees whose next values are traced before they are asked for."""
 
 
 class Kind(NamedTuple):
@@ -53,20 +54,17 @@ class Answers:
         self.given, self.tracer = dict(given), tracer
         self._one = threading.Lock()
 
-    def estimate(self, options: Mapping[str, str | bool], more: str) -> Estimate:
-        """The estimate asked for; raises as `arguments` and `tc.simulate`."""
-        asked = {**arguments(options, more), **self.given}
-        try:
-            found = self._simulated(asked, _untraced)
-        except Untraced:
-            self.tracer.trace(asked)
-            found = self._simulated(asked)
-        self.tracer.expect(_neighbours(asked))
-        return found
+    def page(
+        self, options: Controls, more: str, view: str, *, moved: str = "", wanted: Callable[[], bool] = lambda: True
+    ) -> dict[str, Any]:
+        """Everything that the page shows; raises as `arguments` and `tc.simulate`.
 
-    def page(self, options: Mapping[str, str | bool], more: str, view: str) -> dict[str, Any]:
-        """Everything that the page shows; `view`: the phase whose operators are drawn, where there is one so named."""
-        figures = self.estimate(options, more).to_dict()
+        `view`: the phase whose operators are drawn, where there is one so named. `moved`: the control whose other
+        values may be asked next. `wanted`: whether somebody still waits for the answer.
+        """
+        asked = self._arguments(options, more)
+        figures = self._estimate(asked, wanted).to_dict()
+        self.tracer.expect(neighbours(asked, moved))
         phases = list(figures["phases"])
         view = next((phase for phase in (view, *LOOKED_AT) if phase in phases), phases[0])
         model, hardware, memory = (figures[name] for name in ("model", "hardware", "memory"))
@@ -84,11 +82,11 @@ class Answers:
         }
         return strict(answer)
 
-    def download(self, kind: str, options: Mapping[str, str | bool], more: str) -> tuple[str, bytes]:
+    def download(self, kind: str, options: Controls, more: str) -> tuple[str, bytes]:
         """(file name, content) of a report, a name of `DOWNLOADS`."""
         if kind not in DOWNLOADS:
             raise InputError(f"no report {kind!r}; there are {', '.join(DOWNLOADS)}")
-        found = self.estimate(options, more)
+        found = self._estimate(self._arguments(options, more))
         method, ending, _ = DOWNLOADS[kind]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"report.{ending}"
@@ -98,6 +96,16 @@ class Answers:
         name = f"{figures['model']['name']}-{figures['hardware']['devices']}x-{figures['hardware']['name']}"
         return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', name).strip('._')}.{ending}", content
 
+    def _arguments(self, options: Controls, more: str) -> dict[str, Any]:
+        return {**arguments(options, more), **self.given}
+
+    def _estimate(self, asked: Options, wanted: Callable[[], bool] = lambda: True) -> Estimate:
+        try:
+            return self._simulated(asked, _untraced)
+        except Untraced:
+            self.tracer.trace(asked, wanted)
+            return self._simulated(asked)
+
     def _simulated(self, asked: Options, progress: Any = None) -> Estimate:
         with self._one:  # a model of the user's own is built in this process, and not by two threads at a time
             return simulate(**asked, progress=progress)
@@ -106,12 +114,6 @@ class Answers:
 def _untraced(text: str, share: float | None) -> None:
     """The progress of a simulation reports only where a model has to be traced, before torch is imported."""
     raise Untraced
-
-
-def _neighbours(asked: Options) -> Iterator[Options]:
-    for name in AHEAD:
-        here = asked.get(name, 1)
-        yield from ({**asked, name: degree} for degree in (here * 2, here // 2) if degree)
 
 
 def _shown(figures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

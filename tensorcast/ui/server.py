@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastapi import FastAPI, Response
+from anyio import from_thread
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from pydantic import BaseModel, Field, StrictBool, StrictStr
 from starlette.datastructures import Headers, MutableHeaders
@@ -83,10 +84,14 @@ def application(answers: Answers, hosts: Collection[str] = LOOPBACK) -> FastAPI:
         return Response(_plotly(), media_type="text/javascript", headers=headers)
 
     @app.post("/answer")
-    def answer(asked: Asked) -> Response:
+    def answer(asked: Asked, request: Request) -> Response:
+        def wanted() -> bool:
+            return not from_thread.run(request.is_disconnected)
+
         # A refusal is an answer too: the page shows its line.
         try:
-            return JSONResponse(answers.page(asked.options, asked.more, asked.view))
+            found = answers.page(asked.options, asked.more, asked.view, moved=asked.moved, wanted=wanted)
+            return JSONResponse(found)
         except Exception as error:
             return JSONResponse({"error": _said(error)})
 

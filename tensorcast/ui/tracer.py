@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tensorcast.errors import InputError, TensorcastError
@@ -32,10 +32,13 @@ class Tracer:
     def start(self) -> None:
         threading.Thread(target=self._work, daemon=True).start()
 
-    def trace(self, options: Options) -> None:
-        """Trace what `simulate(**options)` needs; InputError with the line of whatever refuses it."""
+    def trace(self, options: Options, wanted: Callable[[], bool] = lambda: True) -> None:
+        """Trace what `simulate(**options)` needs; InputError with the line of whatever refuses it.
+
+        `wanted`: whether somebody still waits for it when its turn comes.
+        """
         self._next = []  # what is asked comes before what may be
-        if error := self._call(options):
+        if error := self._call(options, wanted):
             raise InputError(error)
 
     def expect(self, options: Iterable[Options]) -> None:
@@ -43,7 +46,8 @@ class Tracer:
 
         Once for each deployment: what it is traced with reaches other work, or that is traced when it is asked.
         """
-        self._next = [each for each in options if _deployment(each) not in self._expected]
+        once = {_deployment(each): each for each in options}
+        self._next = [each for deployment, each in once.items() if deployment not in self._expected]
         if self._next:
             self._wake.set()
 
@@ -58,8 +62,10 @@ class Tracer:
                 self._expected.add(_deployment(waiting[0]))
                 self._call(waiting[0])
 
-    def _call(self, options: Options) -> str:
+    def _call(self, options: Options, wanted: Callable[[], bool] = lambda: True) -> str:
         with self._turn:
+            if not wanted():
+                return "nobody waits for it any more"
             try:
                 return self._ready().call(traced, dict(options))
             except LostHelper as lost:

@@ -13,9 +13,11 @@ class Here:
     def __init__(self) -> None:
         self.asked: list[dict] = []
         self.expected: list[dict] = []
+        self.wanted: list[bool] = []
 
-    def trace(self, options: dict) -> None:
+    def trace(self, options: dict, wanted=lambda: True) -> None:
         self.asked.append(dict(options))
+        self.wanted.append(wanted())
         tc.simulate(**options)
 
     def expect(self, options) -> None:
@@ -32,9 +34,11 @@ def client(here):
     pytest.importorskip("fastapi", reason="needs the extra `ui`")
     from starlette.testclient import TestClient
 
-    from tensorcast.ui.answers import Answers
-    from tensorcast.ui.server import application
-
-    answers = Answers({"custom_dir": False}, here)
-    with TestClient(application(answers), base_url="http://127.0.0.1:8765") as client:
+    with TestClient(application(here), base_url="http://127.0.0.1:8765") as client:
         yield client
+
+
+def application(here: Here):
+    from tensorcast.ui import answers, server
+
+    return server.application(answers.Answers({"custom_dir": False}, here))

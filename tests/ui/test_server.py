@@ -1,11 +1,15 @@
 """Answers of the web application: those of `tc.simulate`, to pages of this computer only."""
 
+import csv
+import io
 import json
 import random
 
 import pytest
 
 import tensorcast as tc
+
+from .conftest import application
 
 DENSE = {"model": "qwen3-0.6b", "hw": "h100-sxm"}
 KINDS = [
@@ -99,7 +103,57 @@ def test_a_model_that_is_not_in_the_cache_is_traced_first(client, here, own_fold
     assert here.asked == [{**DENSE, "custom_dir": False}]
     assert asked(client, {**DENSE, "batch": "7"})["fits"]
     assert len(here.asked) == 1  # another batch needs no other table
-    assert [(each.get("tp"), each.get("ep")) for each in here.expected] == [(2, None), (None, 2)]
+    assert here.wanted == [True]
+
+
+def test_what_may_be_asked_next_is_expected(client, here):
+    def expected(options, moved=""):
+        client.post("/answer", json={"options": {**DENSE, **options}, "moved": moved})
+        return [{name: each[name] for name in ("tp", "ep", "quant") if name in each} for each in here.expected]
+
+    assert expected({"batch": "2"}, "batch") == [{"tp": 2}, {"tp": 4}, {"ep": 2}, {"ep": 4}]
+    assert expected({"tp": "2"})[:2] == [{"tp": 1}, {"tp": 4}]
+    assert [each["tp"] for each in expected({"tp": "8"}, "tp")][:6] == [4, 16, 2, 32, 1, 64]
+    assert [each.get("quant") for each in expected({"quant": "none"}, "quant")][:2] == ["auto", "w8a8"]
+    assert len(expected({}, "no such control")) == 4
+
+
+def test_a_client_that_has_left_is_not_waited_for(here, own_folder):
+    from anyio.from_thread import start_blocking_portal
+
+    body = json.dumps({"options": DENSE}).encode()
+    headers = {"host": "localhost", "content-type": "application/json", "content-length": str(len(body))}
+    scope = {
+        "type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "path": "/answer",
+        "raw_path": b"/answer", "query_string": b"", "root_path": "",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }  # fmt: skip
+    told = [{"type": "http.request", "body": body}]
+
+    async def receive():
+        return told.pop() if told else {"type": "http.disconnect"}
+
+    async def send(message):
+        pass
+
+    with start_blocking_portal() as portal:
+        portal.call(application(here), scope, receive, send)
+    assert here.wanted == [False]
+
+
+def test_reports_are_those_of_simulate(client):
+    body = {"options": {**DENSE, "batch": "2"}}
+    truth = tc.simulate(**DENSE, batch=2, custom_dir=False).to_dict()
+    found = client.post("/download/JSON", json=body)
+    assert found.headers["content-disposition"] == 'attachment; filename="qwen3-0.6b-1x-h100-sxm.json"'
+    assert found.json()["metrics"] == truth["metrics"]
+    rows = list(csv.DictReader(io.StringIO(client.post("/download/CSV", json=body).text)))
+    assert len(rows) == sum(len(phase["ops"]) for phase in truth["phases"].values())
+    page = client.post("/download/HTML", json=body).text
+    assert page.startswith("<!doctype html>") and truth["command"] in page
+    assert "no report 'exe'" in client.post("/download/exe", json=body).json()["error"]
+    wrong = {"options": {**DENSE, "tp": "7"}}
+    assert "--tp 7" in client.post("/download/JSON", json=wrong).json()["error"]
 
 
 @pytest.mark.parametrize(

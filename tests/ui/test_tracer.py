@@ -68,6 +68,12 @@ def test_what_is_asked_comes_before_what_is_expected(traces):
     assert CALLS == ["slow", "now", "last"]
 
 
+def test_what_nobody_waits_for_is_not_traced(traces):
+    with pytest.raises(InputError, match="nobody waits"):
+        traces.trace({"n": 1}, wanted=lambda: False)
+    assert CALLS == []
+
+
 def test_the_same_expectations_are_traced_once(traces):
     traces.start()
     for _ in range(3):
