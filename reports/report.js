@@ -2,6 +2,13 @@
 // Charts: plotly.js travels gzipped inside the page; text and tables are there before it is unpacked.
 const read = (id) => document.getElementById(id);
 const FINGER = window.matchMedia("(pointer: coarse)").matches;
+const SYSTEM = window.matchMedia("(prefers-color-scheme: dark)");
+
+// As the system says until somebody chooses.
+function isDark() {
+  const { theme } = document.documentElement.dataset;
+  return theme ? theme === "dark" : SYSTEM.matches;
+}
 
 // What a colour of the style sheet is at the moment.
 function colour(name) {
@@ -36,10 +43,15 @@ const OPTIONS = {
   modeBarButtonsToRemove: ["select2d", "lasso2d", "sendChartToCloud"],
 };
 
+// Scales of colours are made for white paper: what is dark there is light on a dark page.
+const turned = (part) => ({ ...part, reversescale: !part.reversescale });
+const toned = (trace) => (trace.colorscale ? turned(trace) : trace.line?.colorscale ? { ...trace, line: turned(trace.line) } : trace);
+
 function draw(figures, width) {
   const colours = [colour("--text"), colour("--line")];
+  const dark = isDark();
   return Promise.all(Object.entries(figures).map(([id, figure]) =>
-    window.Plotly.react(read(id), figure.data, { ...themed(figure.layout, ...colours), width }, OPTIONS)));
+    window.Plotly.react(read(id), dark ? figure.data.map(toned) : figure.data, { ...themed(figure.layout, ...colours), width }, OPTIONS)));
 }
 
 // A chart is drawn when it can be seen: hidden ones have no size. A page need not have a place for each.
@@ -62,15 +74,12 @@ function printing(figures) {
   });
 }
 
-// Light and dark: as the system says until somebody chooses; "theme" is told to the document.
+// Light and dark: "theme" is told to the document.
 function themes() {
-  const system = window.matchMedia("(prefers-color-scheme: dark)");
   const tell = () => document.dispatchEvent(new Event("theme"));
-  system.addEventListener("change", tell);
+  SYSTEM.addEventListener("change", tell);
   document.querySelector("[data-toggle-theme]").addEventListener("click", () => {
-    const root = document.documentElement;
-    const dark = root.dataset.theme ? root.dataset.theme === "dark" : system.matches;
-    root.dataset.theme = dark ? "light" : "dark";
+    document.documentElement.dataset.theme = isDark() ? "light" : "dark";
     tell();
   });
 }

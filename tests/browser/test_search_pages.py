@@ -46,6 +46,12 @@ def test_a_comparison_shows_the_curve_who_leads_and_where_it_changes(opened, tmp
         lines = page.evaluate("document.getElementById('curve').data.map(trace => [[...trace.x], [...trace.y]])")
         for (x, y), wanted in zip(lines, found.curve.fair, strict=True):
             assert x == found.curve.points.tolist() and np.array(y) == pytest.approx(wanted)
+        scale = "['heatmap', 'parallel'].map(id => document.getElementById(id).data[0])"
+        assert page.evaluate(f"{scale}.map(trace => (trace.line ?? trace).reversescale)") == [False, True]
+        page.locator("[data-toggle-theme]").click()  # what is light on a dark page is dark on a light one
+        page.wait_for_function(
+            f"{scale}.map(trace => (trace.line ?? trace).reversescale ?? false).join() === 'true,false'"
+        )
         page.locator('[data-chart="heatmap"] select[name="value"]').select_option("ttft_s")
         (cells,) = page.evaluate("document.getElementById('heatmap').data.map(trace => trace.z)")
         frame = found.frame

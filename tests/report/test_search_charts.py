@@ -11,6 +11,7 @@ import pytest
 from tensorcast.report.charts import as_figure
 from tensorcast.report.charts.heatmap import heatmap_chart
 from tensorcast.report.charts.limits import limits_chart
+from tensorcast.report.charts.palette import LIGHT_INK, ink
 from tensorcast.report.charts.parallel import parallel_chart
 from tensorcast.report.charts.pareto import pareto_chart
 from tests.report.rows import MODELS, dominated, swept
@@ -68,11 +69,11 @@ def test_a_cell_is_the_best_of_its_rows_that_fit(value: str, best: str) -> None:
         for at, batch in enumerate(map(int, cells["x"])):
             assert cells["z"][line][at] == wanted[best][hw, batch]
             assert cells["customdata"][line][at] == wanted["count"][hw, batch]
-    assert cells["reversescale"] is (best == "min")
+    assert cells["reversescale"] is (best == "min") and ink(cells["colorscale"][-1][1]) == LIGHT_INK
     assert chart["layout"]["xaxis"]["type"] == "category"
 
 
-def test_parallel_coordinates_have_a_line_for_every_row_that_fits_and_the_best_is_lightest() -> None:
+def test_parallel_coordinates_have_a_line_for_every_row_that_fits_and_the_best_are_dark_and_drawn_last() -> None:
     frame = swept()
     (lines,) = parallel_chart(frame)["data"]
     have = good(frame)
@@ -80,9 +81,10 @@ def test_parallel_coordinates_have_a_line_for_every_row_that_fits_and_the_best_i
     assert list(axes)[:4] == ["model", "hw", "tp", "batch"] and "latency [s]" not in axes  # not every row has it
     assert axes["tp"]["ticktext"] == ["1", "2", "4"] and axes["model"]["ticktext"] == list(MODELS)
     assert [axes["tp"]["ticktext"][at] for at in axes["tp"]["values"]] == have["tp"].astype(str).tolist()
-    assert lines["line"]["color"] == have["tokens_per_s_per_device"].tolist() and not lines["line"]["reversescale"]
+    assert lines["line"]["color"] == have["tokens_per_s_per_device"].tolist()
+    assert ink(lines["line"]["colorscale"][-1][1]) == LIGHT_INK  # the greatest of these lies on top
     assert axes["TPOT [ms]"]["values"] == pytest.approx(have["tpot_s"] * 1e3)
-    assert parallel_chart(frame, "ttft_s")["data"][0]["line"]["reversescale"]
+    assert parallel_chart(frame, "ttft_s")["data"][0]["line"]["color"] == (-have["ttft_s"]).tolist()
 
 
 def one_row() -> pd.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tensorcast.report.charts import Chart, shown
+from tensorcast.report.charts.palette import MERIT
 from tensorcast.report.charts.rows import figure_of, form_of, numbers, said, steps
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def heatmap_chart(frame: pandas.DataFrame, x: str, y: str, value: str, good: str
         "y": [str(each) for each in lines],
         "z": [[best.get((each, line)) for each in columns] for line in lines],
         "customdata": [[rows.get((each, line), 0) for each in columns] for line in lines],
-        "colorscale": "Viridis",
+        "colorscale": MERIT,
         "reversescale": less,
         "hoverongaps": False,
         "xgap": int(len(columns) <= MOST_APART),

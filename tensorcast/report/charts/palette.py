@@ -25,6 +25,11 @@ MEMORY = {
 SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 """Kinds without a meaning of their own: machines, plans, models."""
 
+MERIT = [[step / 7, colour] for step, colour in enumerate(
+    ("#b5de2b", "#6ece58", "#35b779", "#1f9e89", "#26828e", "#31688e", "#3e4989", "#482878")
+)]  # fmt: skip
+"""A scale from worse to better: Viridis without its ends. On white the better is the darker; a dark page turns it."""
+
 NEUTRAL = "#c3c9d0"
 """What only holds others: a module in a treemap."""
 LIMIT = "#D55E00"

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorcast.report.charts import Chart, shown
+from tensorcast.report.charts.palette import MERIT
 from tensorcast.report.charts.pareto import SHOWN
 from tensorcast.report.charts.rows import (
-    figure_of,
     figures_of,
     form_of,
     numbers,
     said,
+    signed,
     steps,
     varying_of,
 )
@@ -37,7 +38,8 @@ def parallel_chart(
     """A line a row that is `good`, through `names`: options and figures; None: what varies, and main figures that all
     rows have. A row without one of them has no line.
 
-    `colour`: the figure that colours the lines, the better the lighter; None: the first of `figures.BEST` there is.
+    `colour`: the figure that colours the lines, the better the stronger and the nearer; None: the first of
+    `figures.BEST` that there is.
     """
     for name in filter(None, (colour, *(names or ()))):
         check_column(frame, name)
@@ -53,7 +55,7 @@ def parallel_chart(
     dimensions = [_figure(rows, name) if name in figures else _option(rows, name) for name in names]
     line: dict[str, Any] = {"color": "#0072B2"}
     if colour is not None:
-        line = {"color": _few(numbers(rows, colour)), "colorscale": "Viridis", "reversescale": figure_of(colour).less}
+        line = {"color": _few(-signed(rows, colour)), "colorscale": MERIT}  # Plotly draws the greatest last
     data = {"type": "parcoords", "dimensions": dimensions, "line": line}
     first = max([0, *(len(text) for text in dimensions[0].get("ticktext", []))]) if dimensions else 0
     layout: dict[str, Any] = {"height": 440, "margin": {"l": 40 + 7 * min(first, 24), "r": 60, "t": 70, "b": 30}}
