@@ -17,22 +17,26 @@ function column(name) {
 // Plotly reads some tags and entities in labels.
 const letters = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
-// A column as charts show it: figures scaled, options as numbers or escaped text, "" where there is none.
+const NONE = "none";
+
+// A column as charts show it: figures scaled, options as numbers or escaped text, NONE where there is none.
 function shownColumn(name) {
   if (figureNames.has(name)) {
     const { scale } = choices.figures[name];
     return column(name).map((value) => (value === null ? null : value * scale));
   }
-  return column(name).map((value) => (value === null ? "" : typeof value === "number" ? value : letters(String(value))));
+  return column(name).map((value) => (value === null ? NONE : typeof value === "number" ? value : letters(String(value))));
 }
 
 // Each value once: numbers rising, texts in the order they come in, what has none last.
 function steps(values) {
   const found = [...new Set(values)];
   const numbers = found.filter((value) => typeof value === "number").sort((a, b) => a - b);
-  return [...numbers, ...found.filter((value) => typeof value === "string" && value), ...found.filter((v) => v === "")];
+  const texts = found.filter((value) => typeof value === "string" && value !== NONE);
+  return [...numbers, ...texts, ...found.filter((value) => value === NONE)];
 }
 
+const called = (name) => choices.figures[name]?.label ?? name;
 const signed = (name) => column(name).map((value) => (choices.figures[name].less ? -value : value));
 const everyRow = () => Array.from({ length: rowCount }, (_, row) => row);
 const counts = (row) => column(choices.good)[row] === true;
@@ -63,9 +67,12 @@ function paretoChart(template, { x, y, colour: by }) {
     ? steps(label).map((value) => filled(points, fit.filter((row) => label[row] === value), { name: `${letters(by)} ${value}` }))
     : [filled(points, fit)];
   const name = isWhole(x, y) ? frontTrace.name : "front of the rows shown";
-  const data = [...groups, filled(unfit, there.filter((row) => !counts(row))), filled(frontTrace, best, { name })];
-  const meta = `${best.length.toLocaleString("en-US")} of ${fit.length.toLocaleString("en-US")} rows are on the ` +
-    `${isWhole(x, y) ? "Pareto front" : "front of the rows shown"} of ${x} and ${y}.`;
+  const waits = fit.length ? "legendonly" : true;
+  const data = [...groups, filled(unfit, there.filter((row) => !counts(row)), { visible: waits }), filled(frontTrace, best, { name })];
+  const [does, doesNot] = choices.words;
+  const meta = fit.length
+    ? `On the ${name} of ${called(x)} and ${called(y)}: ${plainNumber(best.length, 0)} of the ${plainNumber(fit.length, 0)} rows that ${does}.`
+    : `No rows ${does}, so there is no ${name}; these ${doesNot}.`;
   return { data, layout: { ...template.layout, meta, xaxis: choices.figures[x].axis, yaxis: choices.figures[y].axis } };
 }
 
@@ -86,7 +93,8 @@ function heatmapChart(template, { across, up, value }) {
   const layout = {
     ...template.layout, xaxis: choices.options[across], yaxis: choices.options[up],
     height: Math.max(260, Math.min(700, 120 + 30 * lines.length)),
-    meta: `Each cell: the ${less ? "least" : "most"} ${value} of the rows with that ${across} and ${up} that count; empty where none does.`,
+    meta: `Each cell: the ${less ? "least" : "most"} ${called(value)} of the rows with that ${across} and ${up} that ` +
+      `${choices.words[0]}; empty where none do.`,
   };
   return { data, layout };
 }

@@ -73,6 +73,7 @@ def shortened(values: Sequence[Any], most: int = 8) -> str:
 
 
 ACRONYMS = {"ttft": "TTFT", "tpot": "TPOT", "vae": "VAE", "flops": "FLOP", "mfu": "MFU", "mbu": "MBU", "kv": "KV"}
+NAMES = {"total_bytes": "memory", "capacity_bytes": "memory there is"}
 ENDINGS = {"s": "_s", "bytes": "_bytes"}
 """Unit → what a name in the JSON ends in that the figure's unit says again."""
 
@@ -83,6 +84,8 @@ def label(name: str, unit: str = "") -> str:
     >>> label("ttft_s", "s"), label("tokens_per_s_per_user", "1/s"), label("kv_cache_bytes", "bytes")
     ('TTFT', 'tokens/s per user', 'KV cache')
     """
+    if name in NAMES:
+        return NAMES[name]
     words = name.removesuffix(ENDINGS.get(unit, "")).replace("_per_s", "/s").split("_")
     return " ".join(ACRONYMS.get(word, word) for word in words)
 

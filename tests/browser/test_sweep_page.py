@@ -77,7 +77,7 @@ def names_are_shown_letter_by_letter(page) -> None:
     choose(page, "pareto", x="ttft_s", y="tpot_s")
     page.evaluate("Plotly.Fx.hover('pareto', [{curveNumber: 0, pointNumber: 3}])")
     told = page.locator("#pareto .hoverlayer text").first
-    assert f"model {MODELS[0]}" in told.text_content() and "total_bytes" in told.text_content()
+    assert f"model {MODELS[0]}" in told.text_content() and "memory " in told.text_content()
 
 
 def test_charts_are_drawn_and_other_axes_redraw_them_with_the_values_of_python(opened, report, frame) -> None:
@@ -97,13 +97,13 @@ def test_charts_are_drawn_and_other_axes_redraw_them_with_the_values_of_python(o
             best = tc.pareto(frame, x, y)
             assert (
                 drawn[-1]["x"] == best[x].tolist()
-                and f"{len(best)} of " in page.locator("#pareto + figcaption").inner_text()
+                and f": {len(best)} of the " in page.locator("#pareto + figcaption").inner_text()
             )
         for across, up, value in (("batch", "model", "tokens_per_s_per_device"), ("hw", "tp", "total_bytes")):
             choose(page, "heatmap", across=across, up=up, value=value)
             (drawn,), (wanted,) = page.evaluate(DATA, "heatmap"), heatmap_chart(frame, across, up, value)["data"]
             assert drawn == {key: wanted.get(key) for key in drawn}
-        assert "least total_bytes" in page.locator("#heatmap + figcaption").inner_text()
+        assert "least memory of" in page.locator("#heatmap + figcaption").inner_text()
         names_are_shown_letter_by_letter(page)
 
 

@@ -52,7 +52,11 @@ def test_a_hover_says_what_varies_and_main_figures_in_their_units() -> None:
     trace = pareto_chart(frame, "ttft_s", "total_bytes")["data"][0]
     lines = trace["hovertemplate"].removesuffix("<extra></extra>").split("<br>")
     assert [line.split(" ")[0] for line in lines[:4]] == ["model", "hw", "tp", "batch"]
-    assert "total_bytes %{customdata[9]:,.4~r} GiB" in lines and "quant" not in trace["hovertemplate"]
+    assert (
+        "memory %{customdata[9]:,.4~r} GiB" in lines
+        and "TTFT %{customdata[4]:.3~s}s" in lines
+        and "quant" not in trace["hovertemplate"]
+    )
     assert trace["customdata"][0][9] == pytest.approx(frame["total_bytes"][0] / GIB)
     assert trace["customdata"][0][0] == "&lt;script&gt;alert(1)&lt;/script&gt;"
 
@@ -71,6 +75,27 @@ def test_a_cell_is_the_best_of_its_rows_that_fit(value: str, best: str) -> None:
             assert cells["customdata"][line][at] == wanted["count"][hw, batch]
     assert cells["reversescale"] is (best == "min") and ink(cells["colorscale"][-1][1]) == LIGHT_INK
     assert chart["layout"]["xaxis"]["type"] == "category"
+    words = {"max": "most tokens/s per device", "min": "least TTFT"}[best]
+    assert chart["layout"]["meta"].startswith(f"Each cell: the {words} of the rows with that batch and hw that fit")
+
+
+def test_an_option_that_some_rows_leave_out_has_a_place_of_its_own() -> None:
+    frame = swept().assign(kernel=pd.Categorical([None, "attention=flash"] * 120))
+    (cells,) = heatmap_chart(frame, "kernel", "tp", "ttft_s")["data"]
+    rows = good(frame)[["kernel", "tp", "ttft_s"]]
+    assert cells["x"] == ["attention=flash", "none"]
+    assert cells["z"][0][1] == rows[rows["kernel"].isna() & (rows["tp"] == 1)]["ttft_s"].min()
+    names = [trace["name"] for trace in pareto_chart(frame, "ttft_s", "tpot_s", "kernel")["data"][:2]]
+    assert names == ["kernel attention=flash", "kernel none"]
+    parallel = parallel_chart(frame)["data"][0]["dimensions"]
+    assert next(axis for axis in parallel if axis["label"] == "kernel")["ticktext"] == ["attention=flash", "none"]
+
+
+def test_where_nothing_fits_the_front_says_so_and_shows_what_does_not() -> None:
+    frame = swept().iloc[2::21]
+    chart = pareto_chart(frame, "ttft_s", "tpot_s")
+    assert chart["layout"]["meta"] == "No rows fit, so there is no Pareto front; these do not fit."
+    assert len(chart["data"][-2]["x"]) == len(frame) and chart["data"][-2]["visible"] is True
 
 
 def test_parallel_coordinates_have_a_line_for_every_row_that_fits_and_the_best_are_dark_and_drawn_last() -> None:

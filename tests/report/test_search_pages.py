@@ -107,6 +107,14 @@ def test_odd_frames_have_a_page(frame: pd.DataFrame, said: str) -> None:
     assert said in sweep_page(frame)
 
 
+def test_a_heat_map_needs_two_options_and_rows_that_fit() -> None:
+    one = swept().assign(hw="h100-sxm", tp=1, batch=1)
+    choices = explorer(one).choices
+    assert list(choices["options"]) == ["model", "hw"] and (choices["across"], choices["up"]) == ("hw", "model")
+    assert "heatmap" not in explorer(one.drop(columns="hw")).charts
+    assert "heatmap" not in explorer(swept().iloc[2::21]).charts
+
+
 def test_a_figure_that_no_row_has_can_be_asked_for() -> None:
     page = sweep_page(swept().assign(request_latency_s=np.nan), sort="request_latency_s", x="request_latency_s")
     assert '<option value="request_latency_s" selected>' in page and "137 fit" in page
@@ -140,7 +148,7 @@ def llama(own_folder):
     [
         ("sweep", ("--tp", "1,3", "--batch", "1:4"), "<b>8</b> configurations"),
         ("optimize", ("--devices", "2", "--batch", "1:4"), "against its limits"),
-        ("compare", ("--tp", "1,2", "--values", "1:4"), "Who leads in tokens_per_s_per_device"),
+        ("compare", ("--tp", "1,2", "--values", "1:4"), "Who leads in tokens/s per device"),
         ("compare", ("--tp", "1,2", "--along", "none"), "Side by side"),
     ],
 )

@@ -11,7 +11,7 @@ import numpy as np
 from tensorcast.options import flag
 from tensorcast.report.charts import Chart, shown
 from tensorcast.report.charts.palette import SERIES
-from tensorcast.report.charts.rows import axis, form_of
+from tensorcast.report.charts.rows import axis, form_of, title
 from tensorcast.search.comparison.curve import Curve
 
 MOST_POINTS = 512
@@ -49,7 +49,8 @@ def curve_chart(curve: Curve, names: Sequence[str]) -> Chart:
     layout = {
         "xaxis": along, "yaxis": axis(curve.metric) | {"rangemode": "tozero"}, "height": 440, "shapes": lines,
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"}, "showlegend": True, "hovermode": "closest",
-        "meta": f"{curve.metric} along {flag(curve.along)[2:]}; dotted: does not fit; upright: the lead changes.",
+        "meta": f"{title(curve.metric)} along {flag(curve.along)[2:]}; dotted: does not fit; "
+        "upright: the lead changes.",
     }  # fmt: skip
     return {"data": data, "layout": layout}
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorcast.report.charts import Chart, shown
 from tensorcast.report.charts.palette import MERIT
-from tensorcast.report.charts.rows import figure_of, form_of, numbers, said, steps
+from tensorcast.report.charts.rows import figure_of, form_of, numbers, said, steps, title, words_of
 
 if TYPE_CHECKING:
     import pandas
@@ -50,7 +50,8 @@ def heatmap_chart(frame: pandas.DataFrame, x: str, y: str, value: str, good: str
         "yaxis": option_axis(y),
         "height": max(260, min(700, 120 + 30 * len(lines))),
     }
-    layout["meta"] = f"The {_best(value)} {value} of the configurations that have a pair of {x} and {y}."
+    cell = f"of the rows with that {x} and {y} that {words_of(good)[0]}; empty where none do."
+    layout["meta"] = f"Each cell: the {_best(value)} {title(value)} {cell}"
     return {"data": [data], "layout": layout}
 
 
@@ -59,7 +60,7 @@ def _hover(value: str) -> str:
     form = form_of(value)
     lines = (
         "%{xaxis.title.text} %{x}, %{yaxis.title.text} %{y}",
-        f"{shown(value)} %{{z:{form.format}}}{form.suffix}",
+        f"{shown(title(value))} %{{z:{form.format}}}{form.suffix}",
         f"the {_best(value)} of %{{customdata}} rows",
     )
     return "<br>".join(lines) + "<extra></extra>"

@@ -18,6 +18,7 @@ from tensorcast.report.charts.rows import (
     said,
     signed,
     steps,
+    title,
     varying_of,
 )
 from tensorcast.report.terminal.sweep import SHORT
@@ -59,7 +60,9 @@ def parallel_chart(
     data = {"type": "parcoords", "dimensions": dimensions, "line": line}
     first = max([0, *(len(text) for text in dimensions[0].get("ticktext", []))]) if dimensions else 0
     layout: dict[str, Any] = {"height": 440, "margin": {"l": 40 + 7 * min(first, 24), "r": 60, "t": 70, "b": 30}}
-    layout["meta"] = f"{len(rows):,} configurations, a line each" + (f", coloured by {colour}." if colour else ".")
+    layout["meta"] = f"{len(rows):,} configurations, a line each" + (
+        f", coloured by {title(colour)}." if colour else "."
+    )
     return {"data": [data], "layout": layout}
 
 
@@ -67,7 +70,7 @@ def _figure(rows: pandas.DataFrame, name: str) -> dict[str, Any]:
     values, unit = numbers(rows, name), form_of(name).suffix.strip()
     if unit == "s" and len(values) and values.max() < 1:
         values, unit = values * 1e3, "ms"
-    label = f"{shown(SHORT.get(name, name))}{f' [{unit}]' if unit else ''}"
+    label = f"{shown(SHORT.get(name) or title(name))}{f' [{unit}]' if unit else ''}"
     return {"label": label, "values": _few(values), "tickformat": ",.3~r"}
 
 

@@ -9,7 +9,18 @@ import numpy as np
 
 from tensorcast.report.charts import Chart, shown
 from tensorcast.report.charts.palette import SERIES
-from tensorcast.report.charts.rows import axis, details, figures_of, hover, numbers, said, steps, varying_of
+from tensorcast.report.charts.rows import (
+    axis,
+    details,
+    figures_of,
+    hover,
+    numbers,
+    said,
+    steps,
+    title,
+    varying_of,
+    words_of,
+)
 from tensorcast.search.pareto import pareto
 
 if TYPE_CHECKING:
@@ -20,8 +31,6 @@ SHOWN = (
     "step_time_s", "tokens_per_s_per_user", "total_bytes", "request_latency_s",
 )  # fmt: skip
 """Figures that a hover says, as far as there are such."""
-NAMES = {"fits": ("fit", "do not fit"), "meets_limits": ("meet the limits", "miss the limits")}
-"""Of the rows of which such a column is true, and of the others."""
 FRONT = "Pareto front"
 
 
@@ -36,7 +45,7 @@ def pareto_chart(
     """A point a row that has both figures, and the front of those that are `good`, a column of truths.
 
     `colour`: an option; its values are told apart. `names`: what a hover says; None: what varies, and main figures.
-    The last two traces are the rows that are not good, which wait in the legend, and the front.
+    The last two traces are the rows that are not good, which wait in the legend where others are, and the front.
     """
     if names is None:
         names = [*varying_of(frame), *(name for name in figures_of(frame) if name in SHOWN)]
@@ -45,10 +54,10 @@ def pareto_chart(
     fits = frame[good].fillna(False).to_numpy(dtype=bool)
     rows = np.arange(len(frame))
     best = pareto(frame.assign(_row=rows)[there & fits], x, y, fit_only=False)["_row"].to_numpy(dtype=int)
-    fit, unfit = NAMES.get(good, (good, f"not {good}"))
+    fit, unfit = words_of(good)
     label = np.array(said(frame, colour), dtype=object) if colour else np.full(len(frame), fit, dtype=object)
-    title = f"{shown(colour)} " if colour else ""
-    groups = [(f"{title}{value}", rows[there & fits & (label == value)]) for value in steps(label)]
+    by = f"{shown(colour)} " if colour else ""
+    groups = [(f"{by}{value}", rows[there & fits & (label == value)]) for value in steps(label)]
     groups = groups or [(fit, rows[:0])]
 
     def trace(name: str, at: np.ndarray, **style: Any) -> dict[str, Any]:
@@ -57,15 +66,18 @@ def pareto_chart(
             "customdata": details(frame.iloc[at], names), "hovertemplate": f"{hover(names)}<extra></extra>", **style,
         }  # fmt: skip
 
+    count = int((there & fits).sum())
+    waits = "legendonly" if count else True
     ring = {"size": 9, "color": "rgba(0,0,0,0)", "line": {"width": 2, "color": "#D55E00"}}
     data = [
         *(trace(name, at, marker={"size": 5, "opacity": 0.8}) for name, at in groups),
-        trace(unfit, rows[there & ~fits], marker={"size": 5, "color": "#999999"}, visible="legendonly"),
+        trace(unfit, rows[there & ~fits], marker={"size": 5, "color": "#999999"}, visible=waits),
         trace(FRONT, best, mode="lines+markers", line={"dash": "dot", "color": "#D55E00", "width": 1.5}, marker=ring),
     ]
     layout = {
         "xaxis": axis(x), "yaxis": axis(y), "height": 460, "hovermode": "closest", "colorway": list(SERIES),
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"}, "showlegend": True,
-        "meta": f"{len(best):,} of {int((there & fits).sum()):,} configurations are on the front of {x} and {y}.",
+        "meta": f"On the Pareto front of {title(x)} and {title(y)}: {len(best):,} of the {count:,} rows that {fit}."
+        if count else f"No rows {fit}, so there is no Pareto front; these {unfit}.",
     }  # fmt: skip
     return {"data": data, "layout": layout}

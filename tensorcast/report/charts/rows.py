@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tensorcast.report.charts import shown
+from tensorcast.report.facts import label
 from tensorcast.report.tables.columns import row_column
 from tensorcast.search.evaluation.figures import BYTES, METRICS, NUMBER, RATE, SECONDS, SHARE, Figure
 from tensorcast.search.pareto import check_column, numbers_of
+from tensorcast.search.space.ranges import NONE
 
 if TYPE_CHECKING:
     import pandas
 
 ENDS = ("fits", "reason")
+
+
+WORDS = {"fits": ("fit", "do not fit"), "meets_limits": ("meet the limits", "miss the limits")}
+"""Of the rows of which such a column is true, and of the others."""
 
 
 class Form(NamedTuple):
@@ -35,6 +41,16 @@ FORMS = {
 def figure_of(name: str) -> Figure:
     """A column of one's own is a number of which more is better."""
     return METRICS.get(name, Figure("", ""))
+
+
+def title(name: str) -> str:
+    """A figure as people call it; an option, or a column of one's own, as it is called."""
+    return label(name, METRICS[name].unit) if name in METRICS else name
+
+
+def words_of(good: str) -> tuple[str, str]:
+    """What rows do of which the column is true, and what the others do."""
+    return WORDS.get(good, (f"are {good}", f"are not {good}"))
 
 
 def form_of(name: str) -> Form:
@@ -86,11 +102,15 @@ def signed(frame: pandas.DataFrame, name: str) -> np.ndarray:
 
 
 def said(frame: pandas.DataFrame, name: str) -> list[Any]:
-    """An option as plain values: numbers stay, "" where there is none; texts escaped, as `shown`."""
+    """An option as plain values: numbers stay, NONE where there is none; texts escaped, as `shown`."""
     check_column(frame, name)
     values, missing = frame[name], frame[name].isna().tolist()
     return [
-        "" if none else value if isinstance(value, (int, float)) and not isinstance(value, bool) else shown(str(value))
+        NONE
+        if none
+        else value
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+        else shown(str(value))
         for value, none in zip(values.tolist(), missing, strict=True)
     ]
 
@@ -100,8 +120,8 @@ def steps(values: Sequence[Any]) -> list[Any]:
     found = dict.fromkeys(values)
     return [
         *sorted(v for v in found if not isinstance(v, str)),
-        *(v for v in found if isinstance(v, str) and v),
-        *(v for v in found if v == ""),
+        *(v for v in found if isinstance(v, str) and v != NONE),
+        *(v for v in found if v == NONE),
     ]
 
 
@@ -110,8 +130,8 @@ def axis(name: str) -> dict[str, Any]:
     form, figure = form_of(name), figure_of(name)
     better = "less is better" if figure.less else "more is better"
     return {
-        "title": {"text": f"{shown(name)} ({better})"}, "tickformat": form.format.replace(".3", "").replace(".4", ""),
-        "ticksuffix": form.suffix, "hoverformat": form.format,
+        "title": {"text": f"{shown(title(name))} ({better})"}, "ticksuffix": form.suffix,
+        "tickformat": form.format.replace(".3", "").replace(".4", ""), "hoverformat": form.format,
     }  # fmt: skip
 
 
@@ -121,10 +141,8 @@ def hover(names: Sequence[str]) -> str:
 
 
 def _line(name: str, number: int) -> str:
-    if name not in METRICS:
-        return f"{shown(name)} %{{customdata[{number}]}}"
-    form = form_of(name)
-    return f"{shown(name)} %{{customdata[{number}]:{form.format}}}{form.suffix}"
+    form = f":{form_of(name).format}}}{form_of(name).suffix}" if name in METRICS else "}"
+    return f"{shown(title(name))} %{{customdata[{number}]{form}"
 
 
 def details(frame: pandas.DataFrame, names: Sequence[str]) -> list[list[Any]]:

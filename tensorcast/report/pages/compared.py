@@ -6,6 +6,7 @@ import string
 from typing import TYPE_CHECKING, Any
 
 from tensorcast.options import flag
+from tensorcast.report.charts.rows import title
 from tensorcast.report.terminal.compare import covered, refusals, same, side_by_side, who_leads
 from tensorcast.search.comparison.alternatives import MOST
 from tensorcast.search.comparison.compare import Comparison
@@ -25,8 +26,8 @@ def compared(found: Comparison) -> dict[str, Any]:
             for letter, each in zip(letters, found.alternatives, strict=True)
         ],
         "same": same(found), "side_by_side": table, "refused": refusals(found, letters), "warnings": found.warnings,
-        "along": None if curve is None else flag(curve.along)[2:], "metric": None if curve is None else curve.metric,
-        "less": None if curve is None else curve.figure.less, "covered": None if curve is None else covered(curve),
+        "along": None if curve is None else flag(curve.along)[2:], "covered": None if curve is None else covered(curve),
+        "metric": None if curve is None else title(curve.metric), "less": None if curve is None else curve.figure.less,
         "leads": [] if curve is None else [*who_leads(curve, found.names, letters, most=MOST)],
     }  # fmt: skip
 

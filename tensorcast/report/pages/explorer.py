@@ -15,7 +15,7 @@ from tensorcast.report.charts import Chart
 from tensorcast.report.charts.heatmap import heatmap_chart, option_axis
 from tensorcast.report.charts.parallel import parallel_chart
 from tensorcast.report.charts.pareto import SHOWN, pareto_chart
-from tensorcast.report.charts.rows import axis, figure_of, figures_of, form_of, signed, varying_of
+from tensorcast.report.charts.rows import axis, figure_of, figures_of, form_of, signed, title, varying_of, words_of
 from tensorcast.search.evaluation.figures import BEST
 
 if TYPE_CHECKING:
@@ -105,14 +105,17 @@ def explorer(
         lined = _some(frame, good, main)
         if len(lined) > 1:
             charts["parallel"] = parallel_chart(lined, sort, _lined(lined, options, main, sort), good=good)
-    across = options if len(options) > 1 else [*options, *(n for n in ("model", "hw") if n in frame and options)][:2]
-    if figures and across:
+    across = options
+    if len(options) == 1:
+        across = [*dict.fromkeys((*options, *(name for name in ("hw", "model") if name in frame)))][:2]
+    if figures and len(across) > 1 and frame[good].fillna(False).any():
         charts["heatmap"] = heatmap_chart(empty, across[-1], across[0], sort, good=good)
     reasons = "reason" in frame and (frame["reason"].astype(str) != "").any()
     choices = {
         "x": x, "y": y, "value": sort, "sort": sort, "good": good,
         "across": across[-1] if across else None, "up": across[0] if across else None,
         "hover": [*options, *main], "columns": [*options, *main, good, *(["reason"] if reasons else [])],
+        "words": words_of(good),
         "figures": {name: _choice(empty, name, across, good) for name in figures},
         "options": {name: option_axis(name) for name in across},
         "fronts": None if fronts is None else [list(pair) for pair in fronts],
@@ -126,7 +129,7 @@ def _choice(empty: pandas.DataFrame, name: str, across: Sequence[str], good: str
     cells = heatmap_chart(empty, across[-1], across[0], name, good=good)["data"][0] if across else None
     figure = figure_of(name)
     return {"axis": axis(name), "scale": form_of(name).scale, "less": figure.less, "unit": figure.unit, "cells": cells,
-            "meaning": figure.meaning}  # fmt: skip
+            "meaning": figure.meaning, "label": title(name)}  # fmt: skip
 
 
 def _lined(rows: pandas.DataFrame, options: Sequence[str], main: Sequence[str], sort: str) -> list[str]:

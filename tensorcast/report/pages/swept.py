@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorcast.report.charts.rows import figure_of, is_known, signed
+from tensorcast.report.charts.rows import figure_of, is_known, signed, title
 from tensorcast.report.facts import shortened
 from tensorcast.report.pages.explorer import Explorer
 from tensorcast.report.tables import Table
 from tensorcast.report.tables.columns import Column, row_column, shown
-from tensorcast.report.terminal.sweep import SHORT, same
+from tensorcast.report.terminal.sweep import same
+from tensorcast.search.space.ranges import NONE
 
 if TYPE_CHECKING:
     import pandas
@@ -28,7 +29,7 @@ def swept(frame: pandas.DataFrame, found: Explorer, counted: Mapping[str, Any]) 
     context = {
         "title": f"{_names(frame, 'model')} on {_names(frame, 'hw')}",
         "counted": counted, "winner": [], "cards": [], "best": None, "same": [],
-        "best_title": f"Best by {found.sort}" if fits else "None fits; what needs least memory",
+        "best_title": f"Best by {title(found.sort)}" if fits else "None fits; what needs least memory",
         "refused": refused(counted), "meanings": meanings(found.figures),
     }  # fmt: skip
     if not len(winners):
@@ -36,8 +37,8 @@ def swept(frame: pandas.DataFrame, found: Explorer, counted: Mapping[str, Any]) 
     rows = records(winners, [column.name for column in columns])
     told = [column for column in columns if column.name in found.figures and rows[0].get(column.name) is not None]
     return context | {
-        "winner": [(name, rows[0][name]) for name in found.varying if rows[0].get(name) is not None],
-        "cards": [(SHORT.get(each.name, each.name), shown(rows[0][each.name], each.unit)) for each in told],
+        "winner": [(name, NONE if rows[0][name] is None else rows[0][name]) for name in found.varying],
+        "cards": [(title(each.name), shown(rows[0][each.name], each.unit)) for each in told],
         "best": Table("best", "Winner and runners-up", tuple(columns), rows),
         "same": same(winners, found.varying),
     }
