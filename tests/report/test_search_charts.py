@@ -158,3 +158,6 @@ def test_bars_are_shares_of_the_limits() -> None:
     assert bars["text"] == ("3.00 s of 2.00 s", "45.0 GiB of 90.0 GiB")
     assert bars["marker"]["color"][0] != bars["marker"]["color"][1]
     assert chart["layout"]["xaxis"]["range"][1] > 1.5
+    far = limits_chart({"best": None, "nearest": row, "limits": {**limits, "ttft_s": 1e-6}})  # leaves room for others
+    assert far["layout"]["xaxis"]["range"][1] == 3 and far["data"][0]["x"] == pytest.approx((3e6, 0.5))
+    assert far["data"][0]["text"][0] == "3.00 s of 1.00 us: 3,000,000 times as much"

@@ -7,7 +7,10 @@ from typing import Any
 
 from tensorcast.report.charts import Chart
 from tensorcast.report.charts.palette import LIMIT, SERIES
-from tensorcast.units import bytes_, percent, seconds
+from tensorcast.units import bytes_, percent, rate, seconds
+
+LONGEST = 3.0
+"""Of a bar, in limits: what takes more is cut off, and its text says how much."""
 
 
 def limits_chart(optimum: Mapping[str, Any]) -> Chart:
@@ -20,9 +23,10 @@ def limits_chart(optimum: Mapping[str, Any]) -> Chart:
         if limits[key] is not None
     ]
     bars.append(("memory", row["total_bytes"] / room, f"{bytes_(row['total_bytes'])} of {bytes_(room)}"))
-    names, shares, told = zip(*bars, strict=True)
+    names, shares, told = zip(*((name, share, _said(text, share)) for name, share, text in bars), strict=True)
     data = {
         "type": "bar", "orientation": "h", "x": shares, "y": names, "text": told, "textposition": "auto",
+        "insidetextanchor": "start",
         "marker": {"color": [SERIES[0] if share <= 1 else LIMIT for share in shares]},
         "customdata": [percent(share) for share in shares],
         "hovertemplate": "%{y}: %{text}, %{customdata}<extra></extra>",
@@ -32,7 +36,12 @@ def limits_chart(optimum: Mapping[str, Any]) -> Chart:
     }  # fmt: skip
     layout = {
         "height": 80 + 45 * len(bars), "showlegend": False, "shapes": [line],
-        "xaxis": {"tickformat": ".0%", "range": [0, max(1.1, 1.05 * max(shares))]}, "yaxis": {"autorange": "reversed"},
-        "meta": "; ".join(f"{name} {text}" for name, _, text in bars) + ".",
+        "xaxis": {"tickformat": ".0%", "range": [0, max(1.1, min(LONGEST, 1.05 * max(shares)))]},
+        "yaxis": {"autorange": "reversed", "showgrid": False},
+        "meta": "; ".join(f"{name} {text}" for name, text in zip(names, told, strict=True)) + ".",
     }  # fmt: skip
     return {"data": [data], "layout": layout}
+
+
+def _said(text: str, share: float) -> str:
+    return text if share <= LONGEST else f"{text}: {rate(share, 'times as much')}"
