@@ -110,8 +110,19 @@ function copies() {
   }
 }
 
+// Parallel coordinates are drawn by WebGL; where there is none, a sentence stands in their place.
+function withoutWebGL(figures) {
+  if (document.createElement("canvas").getContext("webgl")) return;
+  for (const [id, { data }] of Object.entries(figures)) {
+    if (!data.some((trace) => trace.type === "parcoords")) continue;
+    delete figures[id];
+    read(id)?.replaceWith("This chart is drawn with WebGL, which this browser does not have or has turned off.");
+  }
+}
+
 async function charts() {
   const figures = JSON.parse(read("figures").textContent);
+  withoutWebGL(figures);
   const redraw = () => draw(visible(figures));
   if (Object.keys(figures).length) {
     const script = document.createElement("script");
