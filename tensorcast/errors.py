@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class TensorcastError(Exception):
@@ -79,6 +80,18 @@ class KernelError(TensorcastError, RuntimeError):
 
 class CustomModelError(TensorcastError, ImportError):
     """A user's file or package that cannot be loaded, or that contributes nothing."""
+
+
+def there_is(name: Any, known: Iterable[Any], most: int = 8) -> str:
+    """What a message says of a name that is not among `known`: the similar ones, else the first `most`.
+
+    >>> there_is("tpp", ["tp", "ep"]), there_is("x", range(100), most=2), there_is("x", [])
+    ('there is tp', 'there is 0, 1, … (100 in all)', 'there is none')
+    """
+    names = [*map(str, known)]
+    near = near_names(str(name), names) or names
+    more = f", … ({len(near)} in all)" if len(near) > most else ""
+    return f"there is {', '.join(near[:most]) or 'none'}{more}"
 
 
 def near_names(name: str, known: Iterable[str], count: int = 3) -> list[str]:

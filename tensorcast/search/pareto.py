@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tensorcast.errors import InputError, near_names
+from tensorcast.errors import InputError, there_is
 from tensorcast.search.evaluation.figures import METRICS
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def pareto(
         check_column(df, name)
     if fit_only:
         check_column(df, "fits", "; fit_only=False takes frames without it")
-    good = df["fits"].fillna(False).to_numpy(dtype=bool) if fit_only else np.ones(len(df), dtype=bool)
+    good = truths_of(df, "fits") if fit_only else np.ones(len(df), dtype=bool)
     more = (more_is_better(x), more_is_better(y)) if maximize is None else _two(maximize)
     signed = [numbers_of(df, name) * (1 if best else -1) for name, best in zip((x, y), more, strict=True)]
     rows = np.flatnonzero(good & ~np.isnan(signed[0]) & ~np.isnan(signed[1]))
@@ -74,8 +74,7 @@ def _two(maximize: tuple[bool, bool]) -> tuple[bool, bool]:
 def check_column(df: pandas.DataFrame, name: str, more: str = "") -> None:
     """InputError for a column that is not there; `more`: what it adds."""
     if name not in df.columns:
-        hint = ", ".join(near_names(str(name), map(str, df.columns))) or ", ".join(map(str, df.columns))
-        raise InputError(f"no column {name!r}; there is {hint}{more}")
+        raise InputError(f"no column {name!r}; {there_is(name, df.columns)}{more}")
 
 
 def numbers_of(df: pandas.DataFrame, name: str) -> np.ndarray:
@@ -85,6 +84,18 @@ def numbers_of(df: pandas.DataFrame, name: str) -> np.ndarray:
         return df[name].to_numpy(dtype=float, na_value=np.nan)
     except (TypeError, ValueError):
         raise InputError(f"column {name!r} holds no numbers; give a figure such as tokens_per_s_per_device") from None
+
+
+def truths_of(df: pandas.DataFrame, name: str) -> np.ndarray:
+    """A column as truths, False where there is none; InputError for one that is not there or holds others."""
+    check_column(df, name)
+    try:
+        values = df[name].to_numpy(dtype=float, na_value=np.nan)
+    except (TypeError, ValueError):  # a text "False" is none: it would count as true
+        values = np.full(1, 2.0)
+    if not np.isin(values[~np.isnan(values)], (0.0, 1.0)).all():
+        raise InputError(f"column {name!r} holds no truth values: True, False, or none")
+    return values == 1.0
 
 
 def _parts(df: pandas.DataFrame, keys: list[str], rows: np.ndarray) -> list[np.ndarray]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas
 
 from tensorcast.errors import InputError
+from tensorcast.report.charts import shown
 from tensorcast.report.notebook.plots import figure, known
 from tensorcast.search.evaluation.figures import BEST
 
@@ -24,7 +25,8 @@ class SweepFrame(pandas.DataFrame):
     """What `tc.sweep` gives, and what is made of it by filtering, sorting, `tc.pareto` …; columns: search/frame.py.
 
     `SweepFrame(frame)` makes one of any frame with such columns, one that was read from a file, say. Plots take the
-    rows with true `fits`. They raise InputError for a column that is not there.
+    rows with true `fits`; named levels of the index are columns to them. They raise InputError for a column that is not
+    there, and where Plotly is not installed.
     """
 
     @property
@@ -39,36 +41,38 @@ class SweepFrame(pandas.DataFrame):
         from tensorcast.report.charts.pareto import pareto_chart
         from tensorcast.report.pages.explorer import ACROSS
 
-        figures = self._figures(drawn=True)
+        rows, figures = self._charted(drawn=True)
         y = _chosen(y, BEST, figures)
         x = _chosen(x, [name for name in ACROSS if name != y], figures)
         if colour is not None:
-            known("column", colour, self.columns)
-        return figure(pareto_chart(self, x, y, colour), f"{y} over {x}")
+            colour = known("column", colour, rows.columns)
+        return figure(pareto_chart(rows, x, y, colour), f"{shown(y)} over {shown(x)}")
 
     def plot_heatmap(self, x: str, y: str, value: str | None = None) -> Figure:
         """The best `value`, a figure, of the rows at each pair of two options; None: the usual of what there is."""
         from tensorcast.report.charts.heatmap import heatmap_chart
 
-        value = _chosen(value, BEST, self._figures())
-        for name in (x, y):
-            known("column", name, self.columns)
-        return figure(heatmap_chart(self, x, y, value), f"{value} over {x} and {y}")
+        rows, figures = self._charted()
+        value = _chosen(value, BEST, figures)
+        x, y = (known("column", name, rows.columns) for name in (x, y))
+        title = f"{shown(value)} over {shown(x)} and {shown(y)}"
+        return figure(heatmap_chart(rows, x, y, value), title)
 
     def plot_parallel(self, colour: str | None = None) -> Figure:
         """A line a row through options and main figures; `colour`: the figure that colours them."""
         from tensorcast.report.charts.parallel import parallel_chart
 
-        colour = _chosen(colour, BEST, self._figures(drawn=True))
-        return figure(parallel_chart(self, colour), f"configurations, coloured by {colour}")
+        rows, figures = self._charted(drawn=True)
+        colour = _chosen(colour, BEST, figures)
+        return figure(parallel_chart(rows, colour), f"configurations, coloured by {shown(colour)}")
 
     def to_report(self, path: str | os.PathLike) -> None:
         """Write the page of the rows, one HTML file that needs no network; InputError when it cannot be written."""
         from tensorcast.cli.output import write
         from tensorcast.report.pages import sweep_page
 
-        self._figures()
-        write(str(path), sweep_page(self), "to_report")
+        rows, _ = self._charted()
+        write(str(path), sweep_page(rows), "to_report")
 
     def _repr_html_(self) -> str | None:
         if not pandas.get_option("display.notebook_repr_html"):
@@ -77,19 +81,23 @@ class SweepFrame(pandas.DataFrame):
 
         return rows_cell(self)
 
-    def _figures(self, drawn: bool = False) -> list[str]:
-        """The columns with figures; InputError: none, no `fits`, or more rows than can be `drawn`."""
-        from tensorcast.report.charts.rows import figures_of
+    def _charted(self, drawn: bool = False) -> tuple[pandas.DataFrame, list[str]]:
+        """The rows as charts take them, and the columns with figures.
 
-        known("column", "fits", self.columns)
+        InputError: no figure, no `fits`, two columns of one name, or more rows than can be `drawn`.
+        """
+        from tensorcast.report.charts.rows import charted, figures_of
+
+        rows = charted(pandas.DataFrame(self))
+        known("column", "fits", rows.columns)
         if drawn and len(self) > MOST_DRAWN:
             more = "filter it, take tc.pareto of it, or draw plot_heatmap"
             raise InputError(
                 f"a plot has a mark for each of at most {MOST_DRAWN:,} rows, this has {len(self):,}; {more}"
             )
-        if not (figures := figures_of(self)):
+        if not (figures := figures_of(rows)):
             raise InputError("no column has a figure to draw")
-        return figures
+        return rows, figures
 
 
 def _chosen(name: str | None, usual: Iterable[str], figures: list[str]) -> str:

@@ -97,9 +97,23 @@ def test_the_cell_of_many_rows_and_columns(frame) -> None:
     assert "<th>output_len" not in text and text.count("<tr") < 15 and "800 rows" in text
 
 
-@pytest.mark.parametrize("change", [lambda f: f.head(0), lambda f: f.tail(1), lambda f: f[["hw", "hw"]], lambda f: f.T])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda f: f.head(0),
+        lambda f: f.tail(1),
+        lambda f: f[["hw", "hw"]],
+        lambda f: f[["ttft_s", "ttft_s"]],
+        lambda f: f.T,
+        lambda f: pd.concat([f, f], axis=1),
+        lambda f: f.assign(fits="yes"),
+        lambda f: f.assign(own=[[1]] * 8),
+        lambda f: f.set_axis([("a", name) for name in f.columns], axis=1),
+    ],
+)
 def test_cells_of_odd_frames(frame, change) -> None:
-    assert "<table" in change(frame)._repr_html_()
+    with pd.option_context("display.max_columns", 8):
+        assert "<table" in change(frame)._repr_html_()
 
 
 def test_pandas_may_be_told_to_show_text(frame) -> None:
@@ -138,6 +152,11 @@ def test_a_line_for_each_row_that_fits(frame) -> None:
         (lambda f: f.plot_parallel(colour="model"), "no figure 'model'; there is "),
         (lambda f: f[["batch", "ttft_s"]].plot_pareto(), "no column 'fits'; there is batch, ttft_s"),
         (lambda f: f[["hw", "fits"]].plot_parallel(), "no column has a figure to draw"),
+        (lambda f: f.assign(fits=f.fits.astype(str)).plot_pareto(), "column 'fits' holds no truth values"),
+        (lambda f: f.assign(fits=f.batch).plot_heatmap("batch", "hw"), "column 'fits' holds no truth values"),
+        (lambda f: pd.concat([f, f], axis=1).plot_parallel(), "two columns have the name 'model'"),
+        (lambda f: f.T.plot_pareto(), "no column 'fits'; there is 0, 1, 2, 3, 4, 5, 6, 7"),
+        (lambda f: f.head(0).plot_pareto(), "no column has a figure to draw"),
         (lambda f: f.to_report("/nowhere/at/all.html"), "to_report /nowhere/at/all.html: "),
     ],
 )
@@ -145,6 +164,39 @@ def test_what_cannot_be_drawn_is_said(frame, plot, said: str) -> None:
     with pytest.raises(tc.InputError) as caught:
         plot(frame)
     assert str(caught.value).startswith(said) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda f: f.set_index(["hw", "batch"]),
+        lambda f: f.set_index(pd.Index([0] * 8)),
+        lambda f: f.assign(fits=f.fits.astype(object).where(f.fits.notna(), np.nan)),
+        lambda f: f.assign(fits=f.fits.astype(float)),
+        lambda f: f.assign(reason=f.reason.astype(object).replace("", np.nan)),
+        lambda f: f.assign(own=[{"a": 1}, [2]] * 4),
+        lambda f: f.assign(_row=range(8)),
+        lambda f: f.assign(own=1.5).rename(columns={"own": 7}),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_whatever_pandas_made_of_the_rows_is_the_same_chart(frame, tmp_path, change) -> None:
+    changed, as_before = change(frame), change(frame)
+    assert "5 fit, 2 do not, 1 refused" in changed._repr_html_()
+    for plot in (lambda f: f.plot_pareto(), lambda f: f.plot_pareto(colour="hw")):
+        made, wanted = plot(changed).data, plot(frame).data
+        assert [(trace.x, trace.y, trace.name) for trace in made] == [(t.x, t.y, t.name) for t in wanted]
+    assert changed.plot_heatmap("batch", "hw").data == frame.plot_heatmap("batch", "hw").data
+    assert changed.plot_parallel().data[0].line == frame.plot_parallel().data[0].line
+    changed.to_report(tmp_path / "sweep.html")
+    pd.testing.assert_frame_equal(changed, as_before)
+
+
+def test_columns_of_any_name_are_drawn(frame) -> None:
+    named = frame.assign(**{EVIL: frame.ttft_s}).rename(columns={"hw": 7, "tokens_per_s_per_user": "_row"})
+    assert named.plot_pareto("_row", EVIL).layout.title.text == "&lt;script&gt;alert(1)&lt;/script&gt; over _row"
+    assert [*named.plot_pareto("_row").data[-1].y] == [*frame.plot_pareto().data[-1].y]
+    assert named.plot_heatmap(7, "batch").data[0].x == ("a", "b")
 
 
 def test_more_rows_than_a_notebook_takes_are_refused(frame, monkeypatch) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tensorcast.report.charts import Chart, shown
 from tensorcast.report.charts.palette import MERIT
 from tensorcast.report.charts.rows import figure_of, form_of, numbers, said, steps, title, words_of
+from tensorcast.search.pareto import truths_of
 
 if TYPE_CHECKING:
     import pandas
@@ -26,7 +27,7 @@ def heatmap_chart(frame: pandas.DataFrame, x: str, y: str, value: str, good: str
     columns, lines = steps(across), steps(up)
     best: dict[tuple[Any, Any], float] = {}
     rows: dict[tuple[Any, Any], int] = {}
-    fits = frame[good].fillna(False).tolist()
+    fits = truths_of(frame, good).tolist()
     for place, figure, counts in zip(zip(across, up, strict=True), numbers(frame, value).tolist(), fits, strict=True):
         if counts and figure == figure:
             best[place] = (min if less else max)(figure, best.get(place, figure))

@@ -23,7 +23,7 @@ from tensorcast.report.charts.rows import (
 )
 from tensorcast.report.terminal.sweep import SHORT
 from tensorcast.search.evaluation.figures import BEST
-from tensorcast.search.pareto import check_column
+from tensorcast.search.pareto import check_column, truths_of
 
 if TYPE_CHECKING:
     import pandas
@@ -44,7 +44,7 @@ def parallel_chart(
     """
     for name in filter(None, (colour, *(names or ()))):
         check_column(frame, name)
-    rows = frame[frame[good].fillna(False).to_numpy(dtype=bool)]
+    rows = frame[truths_of(frame, good)]
     have = figures_of(frame)
     colour = colour or next((name for name in BEST if name in have), have[0] if have else None)
     if names is None:

@@ -16,12 +16,13 @@ from tensorcast.report.charts.rows import (
     hover,
     numbers,
     said,
+    signed,
     steps,
     title,
     varying_of,
     words_of,
 )
-from tensorcast.search.pareto import pareto
+from tensorcast.search.pareto import front, truths_of
 
 if TYPE_CHECKING:
     import pandas
@@ -51,9 +52,10 @@ def pareto_chart(
         names = [*varying_of(frame), *(name for name in figures_of(frame) if name in SHOWN)]
     across, up = numbers(frame, x), numbers(frame, y)
     there = ~(np.isnan(across) | np.isnan(up))
-    fits = frame[good].fillna(False).to_numpy(dtype=bool)
-    rows = np.arange(len(frame))
-    best = pareto(frame.assign(_row=rows)[there & fits], x, y, fit_only=False)["_row"].to_numpy(dtype=int)
+    fits = truths_of(frame, good)
+    rows, drawn = np.arange(len(frame)), np.flatnonzero(there & fits)
+    best = drawn[front(-signed(frame, x)[drawn], -signed(frame, y)[drawn])]
+    best = best[np.argsort(across[best], kind="stable")]
     fit, unfit = words_of(good)
     label = np.array(said(frame, colour), dtype=object) if colour else np.full(len(frame), fit, dtype=object)
     by = f"{shown(colour)} " if colour else ""
@@ -66,8 +68,7 @@ def pareto_chart(
             "customdata": details(frame.iloc[at], names), "hovertemplate": f"{hover(names)}<extra></extra>", **style,
         }  # fmt: skip
 
-    count = int((there & fits).sum())
-    waits = "legendonly" if count else True
+    waits = "legendonly" if len(drawn) else True
     ring = {"size": 9, "color": "rgba(0,0,0,0)", "line": {"width": 2, "color": "#D55E00"}}
     data = [
         *(trace(name, at, marker={"size": 5, "opacity": 0.8}) for name, at in groups),
@@ -77,7 +78,7 @@ def pareto_chart(
     layout = {
         "xaxis": axis(x), "yaxis": axis(y), "height": 460, "hovermode": "closest", "colorway": list(SERIES),
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"}, "showlegend": True,
-        "meta": f"On the Pareto front of {title(x)} and {title(y)}: {len(best):,} of the {count:,} rows that {fit}."
-        if count else f"No rows {fit}, so there is no Pareto front; these {unfit}.",
+        "meta": f"On the Pareto front of {title(x)} and {title(y)}: {len(best):,} of the {len(drawn):,} rows that {fit}."
+        if len(drawn) else f"No rows {fit}, so there is no Pareto front; these {unfit}.",
     }  # fmt: skip
     return {"data": data, "layout": layout}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tensorcast.errors import InputError
 from tensorcast.report.charts import shown
 from tensorcast.report.facts import label
 from tensorcast.report.tables.columns import row_column
@@ -57,9 +58,31 @@ def form_of(name: str) -> Form:
     return FORMS.get(figure_of(name).unit, Form())
 
 
+def charted(frame: pandas.DataFrame) -> pandas.DataFrame:
+    """Rows that a user has made, as charts and pages take them. InputError: two columns of one name.
+
+    Names are texts, named levels of the index are columns, values that are lists or mappings are texts, and a reason
+    that a file left empty is "". The frame itself stays as it is.
+    """
+    from pandas.api.types import is_hashable, is_object_dtype
+
+    columns = [*map(str, frame.columns)]
+    levels = [name for name in frame.index.names if name is not None and str(name) not in columns]
+    rows = frame.reset_index(level=levels) if levels else frame
+    rows = rows.set_axis([*map(str, rows.columns)], axis="columns")
+    twice = rows.columns[rows.columns.duplicated()]
+    if len(twice):
+        raise InputError(f"two columns have the name {twice[0]!r}; rename one")
+    lists = [name for name in rows.columns if is_object_dtype(rows[name]) and not rows[name].map(is_hashable).all()]
+    texts = {name: rows[name].astype(str) for name in lists}
+    if "reason" in rows:
+        texts["reason"] = rows["reason"].astype(object).where(rows["reason"].notna(), "")
+    return rows.assign(**texts)
+
+
 def figures_of(frame: pandas.DataFrame) -> list[str]:
-    """The columns with figures, as far as a row has them: those of `FIGURES`, and numbers of one's own."""
-    return [name for name in map(str, frame.columns) if _is_figure(frame, name) and frame[name].notna().any()]
+    """The columns with figures, as far as a row has them: those of search/figures.py, and numbers of one's own."""
+    return [name for name in frame.columns if _is_figure(frame, name) and frame[name].notna().any()]
 
 
 def _is_figure(frame: pandas.DataFrame, name: str) -> bool:
@@ -85,7 +108,7 @@ def varying_of(frame: pandas.DataFrame) -> list[str]:
     done = frame[frame["reason"].astype(str) == ""] if "reason" in frame else frame
     return [
         name
-        for name in map(str, frame.columns)
+        for name in frame.columns
         if name not in ENDS and not _is_figure(frame, name)
         if frame[name].nunique() > 1 or done[name].nunique(dropna=False) > 1
     ]

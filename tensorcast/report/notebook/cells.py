@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tensorcast.errors import InputError
 from tensorcast.report.charts.memory import NAMES, said
 from tensorcast.report.charts.palette import BOUND, MEMORY
 from tensorcast.report.facts import answers, pairs, precision
@@ -101,24 +102,29 @@ def _phases(phases: Mapping[str, Mapping[str, Any]]) -> Iterator[Part]:
 
 def _counted(frame: pandas.DataFrame) -> dict[str, Any]:
     """How many rows fit, and the best of those; nothing for a frame that has no verdicts."""
-    from tensorcast.report.charts.rows import figures_of, varying_of
+    from tensorcast.report.charts.rows import charted, figures_of, varying_of
     from tensorcast.report.pages.swept import best, counts
 
-    if not len(frame) or not frame.columns.is_unique or not {"fits", "reason"} <= {*frame.columns}:
+    try:
+        rows = charted(frame)
+        counted = counts(rows) if len(rows) and {"fits", "reason"} <= {*rows.columns} else None
+    except InputError:
+        counted = None
+    if counted is None:
         return {"counted": None, "best": "", "sort": None}
-    have = figures_of(frame)
+    have = figures_of(rows)
     sort = next((name for name in BEST if name in have), None)
-    first = best(frame, sort).head(1)
-    names = [*varying_of(frame), *([sort] if sort else [])]
+    first = best(rows, sort).head(1)
+    names = [*varying_of(rows), *([sort] if sort else [])]
     told = " · ".join(f"{name} {_value(first[name], name)}" for name in names) if len(first) else ""
-    return {"counted": counts(frame), "best": told, "sort": sort if len(first) and first["fits"].iloc[0] else None}
+    return {"counted": counted, "best": told, "sort": sort if len(first) and first["fits"].iloc[0] else None}
 
 
 def _same(frame: pandas.DataFrame) -> dict[str, str]:
-    """Option or figure → what all rows have of it; "" where none has one."""
+    """Option or figure → what all rows have of it; "" where none has one. Nothing where names are not unique."""
     from tensorcast.report.charts.rows import is_known
 
-    names = [name for name in frame.columns if is_known(str(name))]
+    names = [name for name in frame.columns if is_known(str(name))] if frame.columns.is_unique else []
     return {name: _value(frame[name], name) for name in names if frame[name].nunique(dropna=False) == 1}
 
 
@@ -132,7 +138,7 @@ def _value(values: pandas.Series, name: str) -> str:
 def _is_figure(frame: pandas.DataFrame, name: Any) -> bool:
     from pandas.api.types import is_numeric_dtype
 
-    return name in METRICS and is_numeric_dtype(frame[name])
+    return name in METRICS and all(map(is_numeric_dtype, frame.loc[:, frame.columns == name].dtypes))
 
 
 def _form(unit: str) -> Callable[[Any], str]:

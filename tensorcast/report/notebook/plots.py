@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from tensorcast.errors import InputError, near_names
+from tensorcast.errors import InputError, there_is
 from tensorcast.report.charts import Chart, as_figure, shown
 
 if TYPE_CHECKING:
@@ -112,9 +112,8 @@ def _title(estimate: Mapping[str, Any], what: str) -> str:
 
 
 def known(what: str, name: Any, names: Iterable[str]) -> str:
-    """`name`, where it is one of `names`; InputError that says which there are."""
-    names = list(map(str, names))
-    if name not in names:
-        hint = ", ".join(near_names(str(name), names) or names)
-        raise InputError(f"no {what} {name!r}; there is {hint}")
-    return name
+    """`name` as text, where it is one of `names`; InputError that says which there are."""
+    names = list(names)
+    if str(name) not in names:
+        raise InputError(f"no {what} {name!r}; {there_is(name, names)}")
+    return str(name)

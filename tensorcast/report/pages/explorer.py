@@ -17,6 +17,7 @@ from tensorcast.report.charts.parallel import parallel_chart
 from tensorcast.report.charts.pareto import SHOWN, pareto_chart
 from tensorcast.report.charts.rows import axis, figure_of, figures_of, form_of, signed, title, varying_of, words_of
 from tensorcast.search.evaluation.figures import BEST
+from tensorcast.search.pareto import truths_of
 
 if TYPE_CHECKING:
     import pandas
@@ -108,7 +109,7 @@ def explorer(
     across = options
     if len(options) == 1:
         across = [*dict.fromkeys((*options, *(name for name in ("hw", "model") if name in frame)))][:2]
-    if figures and len(across) > 1 and frame[good].fillna(False).any():
+    if figures and len(across) > 1 and truths_of(frame, good).any():
         charts["heatmap"] = heatmap_chart(empty, across[-1], across[0], sort, good=good)
     reasons = "reason" in frame and (frame["reason"].astype(str) != "").any()
     choices = {
@@ -121,7 +122,7 @@ def explorer(
         "fronts": None if fronts is None else [list(pair) for pair in fronts],
     }  # fmt: skip
     colours = [name for name in options if frame[name].nunique(dropna=False) <= MOST_COLOURS]
-    return Explorer(packed(frame), charts, choices, options, colours, int(frame[good].fillna(False).sum()))
+    return Explorer(packed(frame), charts, choices, options, colours, int(truths_of(frame, good).sum()))
 
 
 def _choice(empty: pandas.DataFrame, name: str, across: Sequence[str], good: str) -> dict[str, Any]:
@@ -139,7 +140,7 @@ def _lined(rows: pandas.DataFrame, options: Sequence[str], main: Sequence[str], 
 
 def _some(frame: pandas.DataFrame, good: str, figures: Sequence[str]) -> pandas.DataFrame:
     """Rows that count, no more than MOST_LINES of them: the best by each figure and evenly spaced ones."""
-    rows = frame[frame[good].fillna(False).to_numpy(dtype=bool)]
+    rows = frame[truths_of(frame, good)]
     rows = rows[rows[figures[0]].notna()]
     if len(rows) <= MOST_LINES:
         return rows

@@ -13,6 +13,7 @@ from tensorcast.report.pages.explorer import Explorer
 from tensorcast.report.tables import Table
 from tensorcast.report.tables.columns import Column, row_column, shown
 from tensorcast.report.terminal.sweep import same
+from tensorcast.search.pareto import truths_of
 from tensorcast.search.space.ranges import NONE
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def counts(frame: pandas.DataFrame) -> dict[str, Any]:
     """As `Summary.to_dict`, of a frame."""
     reasons = frame["reason"].astype(str)
     reasons = reasons[reasons != ""].value_counts()
-    fits = frame["fits"].fillna(False)
+    fits = truths_of(frame, "fits")
     refused = int(reasons.sum())
     fit = int(fits.sum())
     told = [{"reason": reason, "rows": int(rows)} for reason, rows in reasons.items()]
@@ -60,7 +61,7 @@ def counts(frame: pandas.DataFrame) -> dict[str, Any]:
 
 def best(frame: pandas.DataFrame, sort: str | None) -> pandas.DataFrame:
     """The rows that fit, best first; where none does, those that need least memory. No more than TOP."""
-    fits = frame["fits"].fillna(False).to_numpy(dtype=bool)
+    fits = truths_of(frame, "fits")
     if not fits.any():
         sort = "total_bytes" if "total_bytes" in frame else sort
     rows = frame[fits] if fits.any() else frame[frame["fits"].notna()]
