@@ -130,7 +130,9 @@ class Estimate(EstimatePlots):
 
     def __repr__(self) -> str:
         m, d = self.metrics, self._dict
-        shown = "".join(f", {k}={m[k]:.6g}" for k in ("ttft_s", "tpot_s", "step_time_s") if m.get(k) is not None)
+        first = [name for name in ("ttft_s", "tpot_s", "step_time_s") if m.get(name) is not None]
+        told = first or [name for name in ("request_latency_s",) if m.get(name) is not None]
+        shown = "".join(f", {name}={m[name]:.6g}" for name in told)
         return f"Estimate({d['model']['name']!r} on {d['hardware']['name']!r}{shown}, fits={self.memory['fits']})"
 
 

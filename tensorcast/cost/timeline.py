@@ -23,8 +23,10 @@ from tensorcast.cost.time import BOUNDS
 
 COMPUTE_STREAM, LINK_STREAM, BOTH = "compute", "communication", "compute, communication"
 BEFORE, AFTER, HALVES = "before the layers", "after the layers", "both halves of the batch"
+BACKWARD, HOST = ", backward", "waiting for the host"
 SUMMED = -1
-_PLACES = {"pre": BEFORE, "post": AFTER, "": "the model", "stage": "to the next stage", "back": "to the stage before"}
+_HAND_OVER = {"stage": "to the next stage", "back": "to the stage before"}
+_PLACES = {"pre": BEFORE, "post": AFTER, "": "the model"} | _HAND_OVER
 
 
 class Call(NamedTuple):
@@ -70,7 +72,8 @@ class Slice(NamedTuple):
 class Run:
     """What runs between two barriers: a layer, or what lies before or after the layers.
 
-    `name`: the layer's own, such as model.layers.3; `kind`: runs with the same number have the same calls.
+    `name`: the layer's own, such as model.layers.3, followed by BACKWARD where a training step is on its way back;
+    `kind`: runs with the same number have the same calls.
     """
 
     name: str
@@ -284,8 +287,9 @@ def _groups(chains: Sequence[list[Task]], passes: Passes) -> Iterator[tuple[str,
         return
     for backwards, part in _directions(chains[0]):
         for stack, layer, tasks in runs_of(part, passes.layers, backwards):
-            name = _PLACES.get(tasks[0].row.place, stack) if layer is None else f"{stack}.{layer}"
-            name += ", backward" * backwards
+            place = tasks[0].row.place
+            name = _PLACES.get(place, stack) if layer is None else f"{stack}.{layer}"
+            name += BACKWARD if backwards and place not in _HAND_OVER else ""
             if passes.overlap:
                 placed = beside(plan_of(in_order(tasks)))
             else:

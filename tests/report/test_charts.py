@@ -20,7 +20,7 @@ from tensorcast.units import seconds
 
 LAYERS = {"layers": 4, "input_len": 256, "output_len": 16}
 ASKED = {
-    "language": {"model": "qwen3-0.6b", "hw": "h100-sxm", "tp": 2, **LAYERS},
+    "language": {"model": "qwen3-0.6b", "hw": "h100-sxm", "tp": 2, "runtime": "eager", **LAYERS},
     "experts": {"model": "deepseek-v2-lite", "hw": "ascend-910b2", "dp": 4, "ep": 4, "batch": 8, **LAYERS},
     "halves": {
         "model": "deepseek-v2-lite", "hw": "h200-sxm", "dp": 4, "ep": 4, "batch": 16, "overlap": "dual-batch",
@@ -139,7 +139,7 @@ def test_of_two_halves_a_layer_of_each_is_drawn_and_what_runs_beside_it() -> Non
 def test_a_host_that_is_slower_than_the_device_is_drawn() -> None:
     found = tc.simulate(model="qwen3-0.6b", hw="h100-sxm", layers=2, runtime="eager", input_len=64).to_dict()
     chart = step_chart(found, "decode")
-    (waiting,) = (trace for trace in chart["data"] if trace["name"] == "waiting for the host")
+    (waiting,) = (trace for trace in chart["data"] if trace["name"] == HOST)
     phase = found["phases"]["decode"]
     busy = fsum(op["time_s"] for op in phase["ops"])
     assert waiting["x"][0] == pytest.approx(phase["host_time_s"] - busy, rel=0.02) and busy < phase["host_time_s"]

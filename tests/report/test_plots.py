@@ -12,6 +12,7 @@ import pytest
 
 import tensorcast as tc
 from tensorcast.report.notebook.cells import estimate_cell
+from tests.report.kinds import asked
 from tests.report.sample import sample
 
 EVIL = "<script>alert(1)</script>"
@@ -155,9 +156,19 @@ def test_the_cell_of_what_does_not_fit() -> None:
 def test_training_draws_its_one_phase(cache) -> None:
     estimate = tc.simulate("qwen3-0.6b", "h100-sxm", phase="train", batch=2, input_len=64)
     assert estimate.memory["fits"] is True, "a plain truth, as in the JSON"
+    there, back = (estimate.plot_timeline(run=name) for name in ("model.layers.3", "model.layers.3, backward"))
+    ends = [max(start + time for bar in drawn(each) for start, time in zip(bar.base, bar.x, strict=True))
+            for each in (there, back)]  # fmt: skip
+    assert ends[1] > 1.5 * ends[0]
+    assert estimate.plot_communication().data == () and estimate.plot_communication().layout.xaxis.visible is False
     assert "of train" in estimate.plot_breakdown().layout.title.text and "train, " in Text(estimate._repr_html_()).said
 
 
 def test_nothing_heavy_is_imported_for_a_cell(estimate) -> None:
     done = subprocess.run([sys.executable, "-c", CODE.format(asked=ASKED)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_makes_no_tokens_says_how_long_a_request_takes(cache, tmp_path) -> None:
+    encoder = tc.simulate(**asked("encoder", tmp_path))
+    assert f"request_latency_s={encoder.metrics['request_latency_s']:.6g}, fits=True" in repr(encoder)

@@ -11,10 +11,15 @@ from tensorcast.report.charts.palette import SERIES
 from tensorcast.report.tables import TABLES
 from tensorcast.units import bytes_, count, percent, seconds
 
+NOTHING = "Devices tell each other nothing."
+
 
 def communication_chart(estimate: Mapping[str, Any]) -> Chart:
     """Left the time, right the bytes that a device sends, a bar for each collective and its ranks; colour: tier."""
     rows = list(TABLES["communication"].rows(estimate))
+    if not rows:
+        hidden = {"visible": False}
+        return {"data": [], "layout": {"height": 40, "xaxis": hidden, "yaxis": hidden, "meta": NOTHING}}
     data = []
     for number, tier in enumerate(dict.fromkeys(row["tier"] for row in rows)):
         own = [row for row in rows if row["tier"] == tier]
@@ -38,7 +43,7 @@ def communication_chart(estimate: Mapping[str, Any]) -> Chart:
                     "hovertemplate": "%{y}: %{customdata}<extra>%{fullData.name}</extra>",
                 }
             )
-    most = max((row["comm_bytes"] for row in rows), default=0)
+    most = max(row["comm_bytes"] for row in rows)
     layout = {
         "barmode": "stack",
         "height": 150 + 40 * len({_named(row) for row in rows}),
@@ -56,8 +61,6 @@ def _named(row: Mapping[str, Any]) -> str:
 
 
 def _said(estimate: Mapping[str, Any], rows: list[Mapping[str, Any]]) -> str:
-    if not rows:
-        return "Devices tell each other nothing."
     parts = []
     for name in dict.fromkeys(row["phase"] for row in rows):
         time = fsum(row["time_s"] for row in rows if row["phase"] == name)

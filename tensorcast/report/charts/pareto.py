@@ -78,7 +78,7 @@ def pareto_chart(
     layout = {
         "xaxis": axis(x), "yaxis": axis(y), "height": 460, "hovermode": "closest", "colorway": list(SERIES),
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"}, "showlegend": True,
-        "meta": f"On the Pareto front of {title(x)} and {title(y)}: {len(best):,} of the {len(drawn):,} rows that {fit}."
+        "meta": f"{len(best):,} of the {len(drawn):,} rows that {fit} are on the Pareto front of {title(x)} and {title(y)}."
         if len(drawn) else f"No rows {fit}, so there is no Pareto front; these {unfit}.",
     }  # fmt: skip
     return {"data": data, "layout": layout}

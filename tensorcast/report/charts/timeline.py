@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
+from tensorcast.cost.timeline import HOST
 from tensorcast.report.charts import LEGEND, SECONDS_AXIS, Chart, operators, shown
 from tensorcast.report.charts.palette import BOUND, NEUTRAL, SERIES
 from tensorcast.units import count, seconds
@@ -15,7 +16,6 @@ MOST = 1000
 """Operators of a run that are drawn: models without equal layers have thousands in one."""
 MANY = 200
 """Bars of a colour that are too narrow for an outline."""
-HOST = "waiting for the host"
 
 
 class Bar(NamedTuple):
@@ -155,6 +155,7 @@ def _layout(height: int) -> dict[str, Any]:
         "xaxis": SECONDS_AXIS,
         "yaxis": {"type": "category", "autorange": "reversed"},
         "legend": LEGEND,
+        "showlegend": True,
     }
 
 

@@ -55,9 +55,9 @@ class EstimatePlots:
         return figure(roofline_chart(estimate, name), _title(estimate, f"roofline of {name}"))
 
     def plot_timeline(self, phase: str | None = None, run: str | None = None) -> Figure:
-        """When what runs: the layers of a phase, or the operators of one of them, such as model.layers.3.
+        """When what runs: the layers of a phase, or the operators of one of them, such as `run="model.layers.3"`.
 
-        InputError: the phase has no such run.
+        Of a training step there is "model.layers.3, backward" too. InputError: the phase has no such run.
         """
         from tensorcast.report.charts.timeline import layer_chart, step_chart
 

@@ -15,13 +15,12 @@ from functools import lru_cache
 from itertools import islice
 from typing import IO, Any
 
-from tensorcast.cost.timeline import COMPUTE_STREAM, LINK_STREAM, Call, Pass, Slice, Timeline
+from tensorcast.cost.timeline import COMPUTE_STREAM, HOST, LINK_STREAM, Call, Pass, Slice, Timeline
 from tensorcast.report.data.json import strict
 from tensorcast.report.perfetto.tracks import Grid, Meter, Nest, Placed, in_view, module_of, path_of
 
 THREADS = ("modules", COMPUTE_STREAM, LINK_STREAM)
 NOT_HIDDEN = "what computation does not hide"
-HOST = "waiting for the host"
 MIDDLE = "one pass in the middle of those that the phase is the mean of"
 CHUNK = 4096  # events that are written at a time
 _OF_CALL = ("matrix_flops", "vector_flops", "read_bytes", "write_bytes", "comm_bytes")
