@@ -36,7 +36,7 @@ class SweepFrame(pandas.DataFrame):
     def plot_pareto(self, x: str | None = None, y: str | None = None, colour: str | None = None) -> Figure:
         """Rows by two figures, and the front that no other beats in both; None: the usual of what the rows have.
 
-        `colour`: an option whose values are told apart.
+        `colour`: a column whose values are told apart; of more than eight numbers by a scale.
         """
         from tensorcast.report.charts.pareto import pareto_chart
         from tensorcast.report.pages.explorer import ACROSS

@@ -9,6 +9,7 @@ from math import fsum
 import pytest
 
 import tensorcast as tc
+from tensorcast.cost.timeline import HOST
 from tensorcast.report.charts import as_figure, byte_axis, shown
 from tensorcast.report.charts.bounds import bounds_chart
 from tensorcast.report.charts.communication import communication_chart

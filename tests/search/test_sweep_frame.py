@@ -78,7 +78,7 @@ def test_the_cell_counts_and_names_the_best(frame) -> None:
     text = frame._repr_html_()
     assert "<b>8 configurations</b>:\n5 fit, 2 do not, 1 refused\n(batch 8 is too much)" in text
     assert "best by tokens_per_s_per_device: hw a · batch 2 · tokens_per_s_per_device 20.0" in text
-    assert "100 ms" in text and "4.00 GiB" in text and "nan" not in text.lower()
+    assert "100\u00a0ms" in text and "4.00\u00a0GiB" in text and "nan" not in text.lower()
     assert "<script" not in text and "&lt;script&gt;" in text
 
 
@@ -190,6 +190,26 @@ def test_whatever_pandas_made_of_the_rows_is_the_same_chart(frame, tmp_path, cha
     assert changed.plot_parallel().data[0].line == frame.plot_parallel().data[0].line
     changed.to_report(tmp_path / "sweep.html")
     pd.testing.assert_frame_equal(changed, as_before)
+
+
+def test_more_values_than_colours_have_a_scale_or_other_marks(frame) -> None:
+    many = pd.concat([frame.assign(batch=frame.batch + 10 * n, plan=f"plan {n}") for n in range(12)])
+    (points, unfit, _) = many.plot_pareto(colour="batch").data
+    assert [*points.marker.color] == many[many.fits.eq(True).fillna(False)].batch.tolist() and points.marker.colorbar
+    assert points.marker.colorbar.title.text == "batch" and len(unfit.x) == 24
+    marks = {(n % 8, trace.marker.symbol) for n, trace in enumerate(many.plot_pareto(colour="plan").data[:12])}
+    assert len(marks) == 12
+
+
+def test_where_none_fits_the_points_are_seen(frame) -> None:
+    figure = frame[5:7].plot_pareto()
+    assert figure.data[-2].visible is True and len(figure.data[-2].x) == 2
+    assert figure.layout.title.subtitle.text == "There is no front: the 2 drawn do not fit."
+
+
+def test_what_stands_above_a_chart_leaves_room(frame) -> None:
+    assert frame.plot_pareto().layout.legend.yref == "container", "below, not over the words"
+    assert frame.plot_parallel().layout.margin.t - frame.plot_heatmap("hw", "batch").layout.margin.t >= 40
 
 
 def test_columns_of_any_name_are_drawn(frame) -> None:

@@ -60,7 +60,7 @@ def parallel_chart(
     data = {"type": "parcoords", "dimensions": dimensions, "line": line}
     first = max([0, *(len(text) for text in dimensions[0].get("ticktext", []))]) if dimensions else 0
     layout: dict[str, Any] = {"height": 440, "margin": {"l": 40 + 7 * min(first, 24), "r": 60, "t": 70, "b": 30}}
-    layout["meta"] = f"{len(rows):,} configurations, a line each" + (
+    layout["meta"] = f"{len(rows):,} configuration{'s' if len(rows) != 1 else ''}, a line each" + (
         f", coloured by {title(colour)}." if colour else "."
     )
     return {"data": [data], "layout": layout}

@@ -170,9 +170,10 @@ def _line(name: str, number: int) -> str:
 
 def details(frame: pandas.DataFrame, names: Sequence[str]) -> list[list[Any]]:
     """The columns `names` of each row, for a hover."""
-    columns = [_plain(numbers(frame, name)) if name in METRICS else said(frame, name) for name in names]
+    columns = [plain(numbers(frame, name)) if name in METRICS else said(frame, name) for name in names]
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _plain(values: np.ndarray) -> list[float | None]:
+def plain(values: np.ndarray) -> list[float | None]:
+    """Numbers as JSON has them, None for NaN."""
     return [None if value != value else value for value in values.tolist()]

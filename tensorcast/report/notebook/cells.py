@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Part = dict[str, Any]
 METRICS = FIGURES | COSTS
+NO_BREAK = "\u00a0"
 PAGE_WIDTH = 100
 """Letters of a line of a report in a cell."""
 
@@ -142,8 +143,8 @@ def _is_figure(frame: pandas.DataFrame, name: Any) -> bool:
 
 
 def _form(unit: str) -> Callable[[Any], str]:
-    """How pandas is to write a figure; of what no unit has a prefix for, three digits."""
+    """How pandas is to write a figure, number and unit on one line; of what no unit has a prefix for, three digits."""
     from pandas import isna
 
     form = FORMS.get(unit, lambda number: f"{number:.3g}")
-    return lambda value: "" if isna(value) else form(float(value))
+    return lambda value: "" if isna(value) else form(float(value)).replace(" ", NO_BREAK)

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from tensorcast.errors import InputError, there_is
-from tensorcast.report.charts import Chart, as_figure, shown
+from tensorcast.report.charts import LEGEND, Chart, as_figure, shown
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 WIDEST = 110
 """Letters of a line below a title."""
-LINE, TOP = 18, 80
-"""Pixels: a line below a title, and what is above a chart otherwise."""
+LINE, TOP, NARROW = 18, 50, 30
+"""Pixels: a line below a title, what a title takes, and what a chart has above it where it does not say."""
+NO_BREAK = "\u00a0"
 SIDES = {"l": 60, "r": 30, "b": 70}
 
 
 def figure(chart: Chart, title: str) -> Figure:
     """The chart by itself: with a title, below it what it says in words, and margins. InputError without Plotly."""
     layout = dict(chart["layout"])
-    words = textwrap.wrap(str(layout.pop("meta", "")), WIDEST)
-    top = TOP + LINE * len(words)
-    margin = SIDES | layout.get("margin", {}) | {"t": top}
-    below = {"text": "<br>".join(escape(line, quote=False) for line in words)}
+    words = [escape(line, quote=False) for line in _lines(str(layout.pop("meta", "")))]
+    own = layout.get("margin", {})
+    top = TOP + LINE * len(words) + own.get("t", NARROW)
+    margin = SIDES | own | {"t": top}
+    below = {"text": "<br>".join(words)}
+    if layout.get("legend", LEGEND) != LEGEND:
+        layout["legend"] = LEGEND  # above a chart there are the words
     # The heights of charts are made for a page, where margins are small and titles outside.
     layout |= {
         "title": {"text": title, "subtitle": below, "x": 0, "xref": "paper", "y": 1, "yref": "container",
@@ -35,6 +40,16 @@ def figure(chart: Chart, title: str) -> Figure:
         "height": layout.get("height", 450) + top + (margin["b"] if "margin" not in chart["layout"] else 0),
     }  # fmt: skip
     return as_figure({"data": chart["data"], "layout": layout})
+
+
+def _lines(text: str) -> list[str]:
+    """The text in lines, in which a number and its unit stay together.
+
+    >>> _lines("word " * 21 + "22.1 %")[1]
+    '22.1 %'
+    """
+    lines = textwrap.wrap(re.sub(r"(?<=\d) (?=\S)", NO_BREAK, text), WIDEST)
+    return [line.replace(NO_BREAK, " ") for line in lines]
 
 
 class EstimatePlots:
