@@ -10,7 +10,7 @@ function column(name) {
   const found = packedColumns[name];
   found.cells ??= found.names
     ? Array.from(typed(Int32Array, found.codes), (code) => (code < 0 ? null : found.names[code]))
-    : Array.from(typed(Float64Array, found.numbers), (value) => (Number.isNaN(value) ? null : value));
+    : Array.from(typed(Float64Array, found.numbers), (value) => (Number.isFinite(value) ? value : null));
   return found.cells;
 }
 
@@ -68,10 +68,12 @@ function paretoChart(template, { x, y, colour: by }) {
     : [filled(points, fit)];
   const name = isWhole(x, y) ? frontTrace.name : "front of the rows shown";
   const waits = fit.length ? "legendonly" : true;
-  const data = [...groups, filled(unfit, there.filter((row) => !counts(row)), { visible: waits }), filled(frontTrace, best, { name })];
+  const others = filled(unfit, there.filter((row) => !counts(row)), { visible: waits });
+  const data = [...groups, others, filled(frontTrace, best, { name })];
   const [does, doesNot] = choices.words;
   const meta = fit.length
-    ? `On the ${name} of ${called(x)} and ${called(y)}: ${plainNumber(best.length, 0)} of the ${plainNumber(fit.length, 0)} rows that ${does}.`
+    ? `On the ${name} of ${called(x)} and ${called(y)}: ` +
+      `${plainNumber(best.length, 0)} of the ${plainNumber(fit.length, 0)} rows that ${does}.`
     : `No rows ${does}, so there is no ${name}; these ${doesNot}.`;
   return { data, layout: { ...template.layout, meta, xaxis: choices.figures[x].axis, yaxis: choices.figures[y].axis } };
 }
@@ -136,20 +138,46 @@ const valueText = (name, value) =>
     : figureNames.has(name) ? said(value, choices.figures[name].unit) : String(value);
 
 const RELATIONS = { "<": (a, b) => a < b, ">": (a, b) => a > b, "<=": (a, b) => a <= b, ">=": (a, b) => a >= b };
+const UNITS = {
+  "": 1, s: 1, ms: 1e-3, us: 1e-6, ns: 1e-9, b: 1, kib: 2 ** 10, mib: 2 ** 20, gib: 2 ** 30, tib: 2 ** 40, "%": 0.01,
+};
 
-// A row → whether it has every word: tp=8, ttft_s<0.5 (in SI units) of one column, any other in some option or reason.
+// A number in SI units, or with a unit as the table writes it: 0.5, 500ms, 80gib; NaN for what is none.
+function numberOf(text) {
+  const [, number, unit] = /^(.*?)([a-z%]*)$/.exec(text);
+  return number ? Number(number.replaceAll(",", "")) * (UNITS[unit] ?? NaN) : NaN;
+}
+
+const plainText = (text) => text.toLowerCase().replace(/\s/g, "");
+
+function textTest(word) {
+  const searched = choices.columns.filter((name) => !figureNames.has(name)).map(column);
+  return (row) => searched.some((cells) => cells[row] !== null && String(cells[row]).toLowerCase().includes(word));
+}
+
+// A row → whether it has a word: tp=8 or ttft_s<500ms in that column, any other in some option or reason.
+function wordTest(word) {
+  const [, asked, relation, value] = /^([\w.-]+)(<=|>=|=|<|>)(.*)$/.exec(word) ?? [];
+  const name = Object.keys(packedColumns).find((each) => each.toLowerCase() === asked);
+  if (!name) {
+    const test = textTest(word);
+    if (asked && !everyRow().some(test)) throw new Error(`no column ${asked}`);
+    return test;
+  }
+  if (!value) return () => true; // not typed yet
+  const [cells, number] = [column(name), numberOf(value)];
+  if (relation === "=") {
+    const forms = (cell) => (cell === null ? [NONE] : [String(cell), valueText(name, cell)]);
+    return (row) => cells[row] === number || forms(cells[row]).some((text) => plainText(text) === value);
+  }
+  if (Number.isNaN(number)) throw new Error(`${value}: not a number such as 0.5, 500ms or 80GiB`);
+  return (row) => cells[row] !== null && RELATIONS[relation](cells[row], number);
+}
+
+// A row → whether it has every word; Error for a word that cannot be looked for.
 function wanted(text) {
-  const searched = [...choices.columns].filter((name) => !figureNames.has(name)).map(column);
-  const tests = text.toLowerCase().split(/\s+/).filter(Boolean).map((word) => {
-    const [, name, relation, value] = /^([a-z0-9_]+)(<=|>=|=|<|>)(.+)$/.exec(word) ?? [];
-    if (!name || !(name in packedColumns)) {
-      return (row) => searched.some((cells) => cells[row] !== null && String(cells[row]).toLowerCase().includes(word));
-    }
-    const cells = column(name);
-    if (relation !== "=") return (row) => cells[row] !== null && RELATIONS[relation](cells[row], Number(value));
-    return (row) => valueText(name, cells[row]).toLowerCase() === value || String(cells[row]).toLowerCase() === value ||
-      (typeof cells[row] === "number" && cells[row] === Number(value));
-  });
+  const joined = text.toLowerCase().replace(/([\w.-])\s*(<=|>=|=|<|>)\s*/g, "$1$2"); // ttft_s < 0.5
+  const tests = joined.split(/\s+/).filter(Boolean).map(wordTest);
   return (row) => tests.every((test) => test(row));
 }
 
@@ -162,8 +190,7 @@ function ordered(rows, name, down) {
 }
 
 function filtered() {
-  const keep = wanted(read("rows-filter").value);
-  const rows = everyRow().filter(keep);
+  const rows = everyRow().filter(wanted(read("rows-filter").value));
   if (view.sort) return ordered(rows, view.sort, view.down);
   // At first the best that fit, then what does not, then what is refused.
   const good = column(choices.good);
@@ -190,8 +217,14 @@ function fillRows() {
   read("rows-more").hidden = view.shown >= view.rows.length;
 }
 
+// What cannot be looked for is said, and the rows stay as they are.
 function again() {
-  view.rows = filtered();
+  try {
+    view.rows = filtered();
+  } catch ({ message }) {
+    read("rows-count").textContent = message;
+    return;
+  }
   view.shown = PAGE;
   fillRows();
 }
@@ -207,11 +240,20 @@ function sortBy(header) {
 
 const quoted = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 
+// A number with every digit, as Python writes it: 1e-05, and 120.0 of a column that is not of whole numbers.
+function everyDigit(value, whole) {
+  if (whole) return String(value);
+  const [digits, power] = value.toExponential().split("e");
+  if (power >= -4 && power < 16) return Number.isInteger(value) ? `${value}.0` : String(value);
+  return `${digits}e${power < 0 ? "-" : "+"}${String(Math.abs(power)).padStart(2, "0")}`;
+}
+
 // The rows that the filter leaves, in their order on the page, with every column and digit.
 function csvText() {
   const names = Object.keys(packedColumns);
-  const cells = names.map(column);
-  const line = (row) => cells.map((values) => (values[row] === null ? "" : quoted(String(values[row])))).join(",");
+  const cells = names.map((name) => [column(name), packedColumns[name].whole]);
+  const text = (value, whole) => (typeof value === "number" ? everyDigit(value, whole) : quoted(String(value ?? "")));
+  const line = (row) => cells.map(([values, whole]) => text(values[row], whole)).join(",");
   return [names.map(quoted).join(","), ...view.rows.map(line), ""].join("\n");
 }
 

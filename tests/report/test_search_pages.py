@@ -89,6 +89,16 @@ def test_the_winner_is_the_best_that_fits_by_the_figure_asked_for() -> None:
     assert "tensorcast sweep &lt;x&gt;" in page and "<script>alert" not in page and "<img src=x" not in page
 
 
+def test_what_is_not_finite_is_no_figure() -> None:
+    frame = swept()
+    frame.loc[[0, 1], "tokens_per_s_per_device"] = [np.inf, -np.inf]
+    page = sweep_page(frame)
+    most = frame[frame["fits"].fillna(False).astype(bool)]["tokens_per_s_per_device"][2:].max()
+    assert f"tokens/s per device<b>{most:g}</b>" in page
+    colours = explorer(frame).charts["parallel"]["data"][0]["line"]["color"]
+    assert max(colours) == most and len(colours) == 135
+
+
 @pytest.mark.parametrize(
     ("frame", "said"),
     [

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorcast.report.charts import Chart, shown
 from tensorcast.report.charts.palette import MERIT
-from tensorcast.report.charts.rows import figure_of, form_of, numbers, said, steps, title, words_of
+from tensorcast.report.charts.rows import figure_of, finite, form_of, numbers, said, steps, title, words_of
 from tensorcast.search.pareto import truths_of
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def heatmap_chart(frame: pandas.DataFrame, x: str, y: str, value: str, good: str
 
     A cell without such a row stays empty. `customdata` counts a cell's rows, those that have the figure.
     """
+    frame = finite(frame)
     less, form = figure_of(value).less, form_of(value)
     across, up = said(frame, x), said(frame, y)
     columns, lines = steps(across), steps(up)

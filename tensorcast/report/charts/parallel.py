@@ -13,6 +13,7 @@ from tensorcast.report.charts.palette import MERIT
 from tensorcast.report.charts.pareto import SHOWN
 from tensorcast.report.charts.rows import (
     figures_of,
+    finite,
     form_of,
     numbers,
     said,
@@ -44,6 +45,7 @@ def parallel_chart(
     """
     for name in filter(None, (colour, *(names or ()))):
         check_column(frame, name)
+    frame = finite(frame)
     rows = frame[truths_of(frame, good)]
     have = figures_of(frame)
     colour = colour or next((name for name in BEST if name in have), have[0] if have else None)

@@ -14,6 +14,7 @@ from tensorcast.report.charts.rows import (
     details,
     figure_of,
     figures_of,
+    finite,
     form_of,
     hover,
     numbers,
@@ -54,6 +55,7 @@ def pareto_chart(
     says; None: what varies, and main figures. The last two traces are the rows that are not good, which wait in the
     legend where others are, and the front.
     """
+    frame = finite(frame)
     if names is None:
         names = [*varying_of(frame), *(name for name in figures_of(frame) if name in SHOWN)]
     across, up = numbers(frame, x), numbers(frame, y)

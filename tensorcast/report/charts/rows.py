@@ -85,6 +85,12 @@ def figures_of(frame: pandas.DataFrame) -> list[str]:
     return [name for name in frame.columns if _is_figure(frame, name) and frame[name].notna().any()]
 
 
+def finite(frame: pandas.DataFrame) -> pandas.DataFrame:
+    """The rows without those figures that are not finite."""
+    infinite = {name: np.isinf(numbers_of(frame, name)) for name in figures_of(frame)}
+    return frame.assign(**{name: frame[name].mask(where) for name, where in infinite.items() if where.any()})
+
+
 def _is_figure(frame: pandas.DataFrame, name: str) -> bool:
     from pandas.api import types
 

@@ -40,11 +40,13 @@ def sweep_page(
     the Pareto front that is shown first; None: what suits the rows. `command`: what reproduces them. Where the frame
     holds some of a sweep's rows, `sample` says which, and `counted`, `Summary.to_dict`, what all of them are.
     """
+    from tensorcast.report.charts.rows import finite
     from tensorcast.report.pages.explorer import explorer
     from tensorcast.report.pages.sample import few
     from tensorcast.report.pages.swept import counts, swept
     from tensorcast.search.pareto import check_column
 
+    frame = finite(frame)
     for name in filter(None, ("fits", "reason", sort, x, y, *(varying or ()))):
         check_column(frame, name)
     if sample is None:

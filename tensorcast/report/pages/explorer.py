@@ -150,7 +150,7 @@ def _some(frame: pandas.DataFrame, good: str, figures: Sequence[str]) -> pandas.
 
 
 def packed(frame: pandas.DataFrame) -> str:
-    """The columns as JSON, gzipped, in base64: {"numbers": float64} or {"names", "codes": int32, -1: none}."""
+    """The columns as JSON, gzipped, in base64: {"numbers": float64, "whole"} or {"names", "codes": int32, -1: none}."""
     columns = {str(name): _column(frame[name]) for name in frame.columns}
     text = json.dumps({"rows": len(frame), "columns": columns}, allow_nan=False, separators=(",", ":"))
     return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode("ascii")
@@ -161,7 +161,8 @@ def _column(values: pandas.Series) -> dict[str, Any]:
     from pandas.api import types
 
     if types.is_numeric_dtype(values) and not types.is_bool_dtype(values):
-        return {"numbers": _base64(values.to_numpy(dtype="<f8", na_value=np.nan))}
+        numbers = values.to_numpy(dtype="<f8", na_value=np.nan)
+        return {"numbers": _base64(numbers), "whole": bool(types.is_integer_dtype(values))}
     codes, names = pandas.factorize(values)
     names = [name if isinstance(name, bool) else str(name) for name in names.tolist()]
     return {"names": names, "codes": _base64(codes.astype("<i4"))}
