@@ -130,6 +130,13 @@ def test_a_figure_that_no_row_has_can_be_asked_for() -> None:
     assert '<option value="request_latency_s" selected>' in page and "137 fit" in page
 
 
+def test_figures_under_load_are_told_where_there_are_such() -> None:
+    found = explorer(swept().assign(ttft_loaded_s=lambda rows: rows["ttft_s"] * 3))
+    assert "ttft_loaded_s" in found.main and "tpot_loaded_s" not in found.main
+    axes = found.charts["parallel"]["data"][0]["dimensions"]
+    assert "TTFT load [s]" in [axis["label"] for axis in axes]
+
+
 def test_what_is_not_there_is_an_error_in_one_line() -> None:
     with pytest.raises(InputError, match="no column 'ttft'; there is ttft_s"):
         sweep_page(swept(), x="ttft")
@@ -140,8 +147,13 @@ def test_what_is_not_there_is_an_error_in_one_line() -> None:
 def test_parallel_coordinates_of_many_rows_have_the_best_and_even_lines() -> None:
     frame = swept(9000)
     found = explorer(frame)
-    assert MOST_LINES - 10 < found.lines <= MOST_LINES < found.fit
+    assert MOST_LINES - 10 < found.lines <= MOST_LINES < found.lined
     colours = found.charts["parallel"]["data"][0]["line"]["color"]
+    half = swept(40).assign(tokens_per_s_per_device=lambda rows: rows["tokens_per_s_per_device"].where(rows["tp"] > 1))
+    assert (
+        explorer(half).lines == explorer(half).lined == half[half["fits"].eq(True)]["tokens_per_s_per_device"].count()
+    )
+    assert "are drawn: the best" not in sweep_page(half)
     assert max(colours) == frame[frame["fits"].fillna(False).astype(bool)]["tokens_per_s_per_device"].max()
 
 

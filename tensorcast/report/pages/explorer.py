@@ -33,7 +33,7 @@ ACROSS = ("tokens_per_s_per_user", "request_latency_s", "image_latency_s", "step
 class Explorer:
     """`charts`: id → chart, to be filled by the page but `parallel`; `choices`: what it can be filled with.
 
-    `varying`: options that tell rows apart, `colours`: those with few values. `fit`: rows that count.
+    `varying`: options that tell rows apart, `colours`: those with few values. `lined`: rows that could have a line.
     """
 
     rows: str
@@ -41,7 +41,7 @@ class Explorer:
     choices: dict[str, Any]
     varying: list[str]
     colours: list[str]
-    fit: int
+    lined: int
 
     @property
     def sort(self) -> str | None:
@@ -64,7 +64,7 @@ class Explorer:
 
     @property
     def lines(self) -> int:
-        """Rows and axes of the parallel coordinates."""
+        """Lines of the parallel coordinates, no more than MOST_LINES."""
         return len(self._axes[0]["values"]) if self._axes else 0
 
     @property
@@ -100,12 +100,14 @@ def explorer(
     y = y or sort
     x = x or next((name for name in (*ACROSS, *figures) if name in figures and name != y), y)
     main = [*dict.fromkeys(n for n in (sort, x, y, *(f for f in figures if f in SHOWN)) if n is not None)]
-    empty, charts = frame.head(0), {}
+    empty, charts, lined = frame.head(0), {}, 0
     if figures:
         charts["pareto"] = pareto_chart(empty, x, y, names=[*options, *main], good=good)
-        lined = _some(frame, good, main)
-        if len(lined) > 1:
-            charts["parallel"] = parallel_chart(lined, sort, _lined(lined, options, main, sort), good=good)
+        rows = frame[truths_of(frame, good) & frame[sort].notna().to_numpy()]
+        lined = len(rows)
+        if lined > 1:
+            rows = _some(rows, main)
+            charts["parallel"] = parallel_chart(rows, sort, _lined(rows, options, main, sort), good=good)
     across = options
     if len(options) == 1:
         across = [*dict.fromkeys((*options, *(name for name in ("hw", "model") if name in frame)))][:2]
@@ -122,7 +124,7 @@ def explorer(
         "fronts": None if fronts is None else [list(pair) for pair in fronts],
     }  # fmt: skip
     colours = [name for name in options if frame[name].nunique(dropna=False) <= MOST_COLOURS]
-    return Explorer(packed(frame), charts, choices, options, colours, int(truths_of(frame, good).sum()))
+    return Explorer(packed(frame), charts, choices, options, colours, lined)
 
 
 def _choice(empty: pandas.DataFrame, name: str, across: Sequence[str], good: str) -> dict[str, Any]:
@@ -138,10 +140,8 @@ def _lined(rows: pandas.DataFrame, options: Sequence[str], main: Sequence[str], 
     return [*options, *(name for name in main if name != sort and rows[name].notna().all()), sort]
 
 
-def _some(frame: pandas.DataFrame, good: str, figures: Sequence[str]) -> pandas.DataFrame:
-    """Rows that count, no more than MOST_LINES of them: the best by each figure and evenly spaced ones."""
-    rows = frame[truths_of(frame, good)]
-    rows = rows[rows[figures[0]].notna()]
+def _some(rows: pandas.DataFrame, figures: Sequence[str]) -> pandas.DataFrame:
+    """No more than MOST_LINES of the rows: the best by each figure and evenly spaced ones."""
     if len(rows) <= MOST_LINES:
         return rows
     best = {int(np.nanargmin(signed(rows, name))) for name in figures if rows[name].notna().any()}

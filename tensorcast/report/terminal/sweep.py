@@ -27,8 +27,8 @@ SHORT = {
     "kv_cache_dtype": "KV", "gpu_memory_utilization": "util",
 }  # fmt: skip
 SHOWN = (
-    "tokens_per_s_per_device", "images_per_s_per_device", "requests_per_s", "ttft_s", "tpot_s", "step_time_s",
-    "tokens_per_s_per_user", "total_bytes", "request_latency_s",
+    "tokens_per_s_per_device", "images_per_s_per_device", "requests_per_s", "ttft_loaded_s", "tpot_loaded_s", "ttft_s",
+    "tpot_s", "step_time_s", "tokens_per_s_per_user", "total_bytes", "request_latency_s",
 )  # fmt: skip
 """Figures beside the one that rows are sorted by, as long as there is room."""
 WIDEST_TEXT, REASONS = 28, 5
