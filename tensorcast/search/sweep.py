@@ -103,6 +103,7 @@ def run(
     if out is None:
         yield from _in_order(_told(space, team.run(space.shards(), work), progress))
         return
+    from tensorcast.report.data.rows import described
     from tensorcast.search.execution.store import Store
 
     with Store(out, space, resume) as store:
@@ -110,7 +111,7 @@ def run(
             progress(note, None)
         missing = (shard for shard in space.shards() if not store.done(shard))
         for shard, table in _told(space, team.run(missing, work), progress, store.rows):
-            store.write(shard, table)
+            store.write(shard, described(table))
         for batch in store.dataset().to_batches(batch_size=MOST_ROWS, batch_readahead=0, fragment_readahead=0):
             yield pa.Table.from_batches([batch]).cast(schema(space.options))
 

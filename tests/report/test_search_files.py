@@ -64,6 +64,7 @@ def test_every_format_says_the_same(files, asked) -> None:
     assert text[0] == table.column_names
     for cells, row in zip(text[1:], table.to_pylist(), strict=True):
         assert [_read(*both) for both in zip(cells, row.values(), strict=True)] == list(row.values())
+    assert table.schema.field("total_bytes").type == pa.int64()
     if verb == "sweep":
         assert table.to_pylist() == found["rows"]
     header = json.loads(pq.read_metadata(files["parquet"]).metadata[b"tensorcast"])
@@ -77,7 +78,7 @@ def test_every_format_says_the_same(files, asked) -> None:
 def _read(cell: str, like):
     """A cell as the type of the value beside it."""
     if isinstance(like, bool):
-        return {"true": True, "false": False, "True": True, "False": False}[cell]
+        return {"true": True, "false": False}[cell]
     return None if like is None and not cell else type(like)(cell)
 
 
@@ -148,6 +149,16 @@ def test_rows_of_a_sweep_are_written_as_they_come() -> None:
     assert file.num_row_groups == 3
     assert file.read()["hw"].to_pylist() == ["machine 0", "machine 1", "machine 2"]
     assert json.loads(file.metadata.metadata[b"tensorcast"]) == {"schema": 1, "fit": 3}
+
+
+def test_the_parts_of_a_sweep_say_their_units_too(run, own_folder) -> None:
+    Path("config.json").write_text(json.dumps(TINY["llama"]))
+    flags = ("--batch", "1:3", "-q", "--out", "rows", "--parquet", "rows.parquet")
+    assert run("sweep", "--model", "./config.json", *SERVE, *flags) == (0, "", "")
+    (part,) = Path("rows").glob("part-*.parquet")
+    kept, whole = pq.read_schema(part), pq.read_schema("rows.parquet")
+    assert kept.field("ttft_s").metadata[b"unit"] == b"s"
+    assert kept.equals(whole.with_metadata(kept.metadata), check_metadata=True)
 
 
 def test_a_column_nobody_described_is_an_error() -> None:

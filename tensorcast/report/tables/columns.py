@@ -245,7 +245,7 @@ def row_column(name: str) -> Column:
     if name in ROWS:
         return ROWS[name]
     if figure := (FIGURES | COSTS).get(name):
-        return Column(name, figure.unit, figure.meaning, WHOLE if figure.unit == "count" else NUMBER, always=False)
+        return Column(name, figure.unit, figure.meaning, WHOLE if figure.whole else NUMBER, always=False)
     option = {"set": "overrides"}.get(name, name)
     if option in (*SOURCE, *KNOWN):
         kind = TRUTH if option in SWITCHES else ANY if option in (*LISTS, "overrides") else ""

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensorcast.search.evaluation.figures import FIGURES
+from tensorcast.search.evaluation.group import WORK
 from tensorcast.search.optimization.objective import MEMORY, TPOT, TTFT, Limits
 from tensorcast.units import bytes_
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-WHOLE = ("batch", "input_len", "output_len", "max_batch", "max_context")
 HALVES = ("prefill", "decode")
 """Options of a row whose instances are of two kinds."""
 FLAGS = {TTFT: ("--ttft", "ttft_s"), TPOT: ("--tpot", "tpot_s")}
@@ -75,16 +76,17 @@ def best_row(
     value = columns["tokens_per_s_per_device"][good] * worth
     index = int(np.lexsort((-value, miss))[0])
     at = good[index]
-    figures = {name: _plain(name, values[at].item()) for name, values in columns.items() if name != "reason"}
+    figures = {name: plain(name, values[at].item()) for name, values in columns.items() if name != "reason"}
     figures |= {name: factor / figures["tokens_per_s_per_device"] for name, factor in extra.items()}
     binding = held_back(excess, value, index) if miss[index] == 0 else ""
     missed = {name: float(values[index]) for name, values in excess.items()}
     return Row(dict(options), figures, missed, float(value[index]), devices, binding)
 
 
-def _plain(name: str, value: Any) -> Any:
+def plain(name: str, value: Any) -> Any:
     """Whole numbers as such: beside configurations that have no figure they are kept as floats."""
-    return int(value) if name in WHOLE and value == value else value
+    whole = name in WORK or (name in FIGURES and FIGURES[name].whole)
+    return int(value) if whole and value == value else value
 
 
 def held_back(excess: Mapping[str, np.ndarray], value: np.ndarray, index: int) -> str:

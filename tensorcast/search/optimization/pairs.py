@@ -15,7 +15,7 @@ import numpy as np
 from tensorcast.hardware.topology import Tier, Topology
 from tensorcast.search.evaluation.halves import DECODE, PREFILL
 from tensorcast.search.optimization.objective import MEMORY, TPOT, TTFT, Limits
-from tensorcast.search.optimization.optimum import held_back
+from tensorcast.search.optimization.optimum import held_back, plain
 from tensorcast.search.optimization.plans import devices_of
 
 LINK = "KV transfer"
@@ -126,11 +126,9 @@ class Side:
 
     def said(self, phase: str, at: int, instances: int, rate: float) -> dict[str, Any]:
         """One instance, as plain values."""
-        memory = {
-            name.removeprefix(f"{phase}_"): values[at].item()
-            for name, values in self.columns.items()
-            if name.startswith(f"{phase}_")
-        }
+        start = f"{phase}_"
+        own = {name.removeprefix(start): values for name, values in self.columns.items() if name.startswith(start)}
+        memory = {name: plain(name, values[at].item()) for name, values in own.items()}
         return {
             **self.plan, "batch": int(self.columns["batch"][at]), "instances": instances,
             "instance_devices": self.devices, "requests_per_s": rate, **memory,
