@@ -39,6 +39,7 @@ OWN = {
         "parquet_file",
         "keep",
         "force",
+        "top",
         "quiet",
         "require_fit",
         "debug",
@@ -81,6 +82,7 @@ SECTIONS = {
 @option("--markdown", "markdown_file", type=NonEmpty("FILE"), help="Write the report as Markdown; - as with --json.")
 @option("--parquet", "parquet_file", type=NonEmpty("FILE"), help="Write the rows of --csv as Parquet.")
 @keep_options
+@option("--top", type=Whole(0), help="Points of the curve to show.  [default: 12]")
 @click.option("--quiet", "-q", is_flag=True, help="Print no report.")
 @click.option("--require-fit", is_flag=True, help="Exit with 3 when no alternative fits in memory.")
 @debug_option
@@ -96,6 +98,7 @@ def command(
     html_file: str | None,
     markdown_file: str | None,
     parquet_file: str | None,
+    top: int | None,
     quiet: bool,
     require_fit: bool,
     debug: bool,
@@ -121,11 +124,12 @@ def command(
         found = comparison(
             _axes(flags, price), [_overlay(text) for text in overlays], along, values, metric, not no_cache, report
         )
-    write_files("compare", found, files, quiet, command=command_line())
+    shown = {} if top is None else {"top": top}
+    write_files("compare", found, files, quiet, command=command_line(), **shown)
     if not quiet and STDOUT not in files.values():
         from tensorcast.report.terminal.compare import print_comparison
 
-        print_comparison(found)
+        print_comparison(found, **shown)
     if require_fit and not found.fit:
         print("does not fit: no alternative does at the asked work", file=sys.stderr)
         return simulate.DOES_NOT_FIT

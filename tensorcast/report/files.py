@@ -56,7 +56,7 @@ FORMATS: Mapping[str, Mapping[str, Format]] = {
         "json": _json("result_json"),
         "csv": _csv("rows", "comparison_csv"),
         "html": _html("compare_page", "command"),
-        "markdown": _markdown("markdown.search", "comparison_markdown", "command"),
+        "markdown": _markdown("markdown.search", "comparison_markdown", "command", "top"),
         "parquet": _parquet("rows", "comparison_parquet"),
     },
 }

@@ -71,6 +71,18 @@ def test_eight_alternatives_stay_within_80_columns(run, small) -> None:
     assert "  - 28 pairs: --json has them" in out.splitlines()
 
 
+def test_top_says_how_many_points_of_the_curve_are_shown(run, small) -> None:
+    asked = ("--hw", "h100-sxm", "--tp", "1,2", "--values", "1:9", "--gpu-memory-utilization", "0.001", "--top")
+    shown = {top: run(*small, *asked, top)[1].splitlines() for top in ("0", "3", "100")}
+    for top, batches in (("0", []), ("3", [1, 5, 9]), ("100", [*range(1, 10)])):
+        starts = [line.split()[0] for line in shown[top] if line.endswith("*")]
+        assert starts == [str(batch) for batch in batches]
+    page = run(*small, *asked, "3", "--markdown", "-")[1]
+    table = page.partition("more is better; \\* does not fit)")[2].partition("##")[0].splitlines()[4:7]
+    assert [line.split(" | ")[0] for line in table] == ["| 1", "| 5", "| 9"]
+    assert all(line.count("\\*") == 2 for line in table)
+
+
 def test_a_refused_alternative_is_shown_with_its_reason(run, small) -> None:
     code, out, err = run(*small, "--hw", "h100-sxm", "--tp", "1,3", "--values", "1:4")
     assert (code, err) == (0, "")

@@ -11,9 +11,11 @@ from tensorcast.report.markdown import commands, document, escaped, grid, headin
 from tensorcast.report.tables import Table
 from tensorcast.report.tables import columns as c
 from tensorcast.report.tables.columns import Column, row_column
+from tensorcast.report.terminal.compare import TOP, evenly
 from tensorcast.report.terminal.optimize import DEGREES, GOALS, SERVED, other_flags, plan_flags
 from tensorcast.report.terminal.sweep import SHOWN, same
 from tensorcast.search.comparison.alternatives import METRICS
+from tensorcast.search.comparison.curve import UNFIT
 from tensorcast.search.evaluation.figures import COSTS
 from tensorcast.search.frame import column_of
 from tensorcast.search.optimization.optimum import HALVES
@@ -106,8 +108,8 @@ def _copies(row: Row, side: Row) -> str:
     return f"{count(many)} x {count(side['instance_devices'])} devices"
 
 
-def comparison_markdown(found: Comparison, command: str | None = None) -> str:
-    """Figures side by side, the curve, and who leads where."""
+def comparison_markdown(found: Comparison, command: str | None = None, top: int = TOP) -> str:
+    """Figures side by side, `top` points of the curve, and who leads where."""
     content = found.to_dict()
     rows = content["alternatives"]
     told = [
@@ -123,7 +125,7 @@ def comparison_markdown(found: Comparison, command: str | None = None) -> str:
         heading(f"{len(rows)} alternatives", {"ratios to": [content["ratios_to"]]}),
         section(Table("alternatives", "Alternatives", columns, told)),
         *_side_by_side(rows),
-        *(_curve(content["curve"]) if content["curve"] else ()),
+        *(_curve(content["curve"], top) if content["curve"] else ()),
         remarks("Warnings", content["warnings"]),
         commands(command),
     )
@@ -143,14 +145,19 @@ def _beside(title: str, first: str, rows: Sequence[Row], cells: Sequence[Sequenc
     return [f"## {escaped(title)}", "", *grid(titles, cells, [False, *(True for _ in rows)])] if cells else []
 
 
-def _curve(curve: Row) -> Iterable[list[str]]:
-    """The figure at the values asked for, who leads, break-even points, and where an alternative does not count."""
+def _curve(curve: Row, top: int) -> Iterable[list[str]]:
+    """The figure at `top` of the values asked for, who leads, break-even points, and where one does not count."""
     along, metric = flag(curve["along"])[2:], curve["metric"]
     better = "less" if curve["less_is_better"] else "more"
     rows = [{"name": name} for name in curve["figures"]]
-    points = zip(curve["values"], *curve["figures"].values(), strict=True)
-    cells = [[count(at), *(_said(metric, value) for value in values)] for at, *values in points]
-    yield _beside(f"{metric} along {along} ({better} is better)", along, rows, cells)
+    points = evenly([*zip(curve["values"], *curve["figures"].values(), strict=True)], top)
+    unfit = [[each for each in held if each["state"] == UNFIT] for held in curve["standings"].values()]
+
+    def cell(at: int, value: float | None, where: Sequence[Row]) -> str:
+        return _said(metric, value) + "*" * any(each["first"] <= at <= each["last"] for each in where)
+
+    cells = [[count(at), *(cell(at, *each) for each in zip(values, unfit, strict=True))] for at, *values in points]
+    yield _beside(f"{metric} along {along} ({better} is better; * does not fit)", along, rows, cells)
     leads = [
         {"from": e["first"], "to": e["last"], "best": e["best"], "times": _times(e["most"])} for e in curve["leads"]
     ]

@@ -35,17 +35,17 @@ LABELS = {
 """Figures of the table, where an alternative has them."""
 NO_DIRECTION = ("capacity_bytes",)
 LABEL, CELL, GAP = 19, 18, 2
-MOST_ROWS, MOST_STRETCHES, MOST_NAMES = 12, 5, 4
-"""Of a curve; in a sentence; alternatives whose every pair is told."""
+TOP, MOST_STRETCHES, MOST_NAMES = 12, 5, 4
+"""Rows of a curve; in a sentence; alternatives whose every pair is told."""
 
 
-def print_comparison(found: Comparison, file: IO[str] | None = None) -> None:
-    """Print the report."""
-    printed(lambda width, plain: comparison_lines(found, width, ascii_only=plain), file or sys.stdout)
+def print_comparison(found: Comparison, *, top: int = TOP, file: IO[str] | None = None) -> None:
+    """Print the report; `top`: points of the curve."""
+    printed(lambda width, plain: comparison_lines(found, width, top, ascii_only=plain), file or sys.stdout)
 
 
-def comparison_lines(found: Comparison, width: int, *, ascii_only: bool = False) -> list[Text]:
-    """The report as lines of at most `width` characters."""
+def comparison_lines(found: Comparison, width: int, top: int = TOP, *, ascii_only: bool = False) -> list[Text]:
+    """The report as lines of at most `width` characters; `top`: points of the curve."""
     letters = string.ascii_uppercase[: len(found.names)]
     title = f" (ratios to {letters[found.base]}; less, more: what is better)"
     lines = [heading(f"{len(letters)} alternatives") + Text(title, style="not bold")]
@@ -56,7 +56,7 @@ def comparison_lines(found: Comparison, width: int, *, ascii_only: bool = False)
     if refused := refusals(found, letters):
         lines += [Text(""), *remarks("Refused at this work", refused, width, "yellow")]
     if found.curve is not None:
-        lines += [Text(""), *_curve(found.curve, letters, width, ascii_only)]
+        lines += [Text(""), *_curve(found.curve, letters, width, top, ascii_only)]
         lines += [Text(""), *_leads(found.curve, found.names, letters, width)]
     section = remarks("Warnings", found.warnings, width, "yellow")
     return [*lines, *([Text("")] if section else []), *section]
@@ -120,20 +120,30 @@ def _cell(found: Comparison, number: int, name: str) -> str:
     return f"{_form(name)(value)} {shown:>7}" if len(found.names) > 1 else _form(name)(value)
 
 
-def _curve(curve: Curve, letters: str, width: int, ascii_only: bool) -> list[Text]:
-    """The metric at some of the values asked for, at most `MOST_ROWS`, first and last among them."""
+def evenly(values: Sequence[Any], most: int) -> list[Any]:
+    """At most that many of the values, first and last among them.
+
+    >>> evenly(range(10), 4), evenly("abc", 4)
+    ([0, 3, 6, 9], ['a', 'b', 'c'])
+    """
+    places = np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int)
+    return [values[place] for place in places.tolist()]
+
+
+def _curve(curve: Curve, letters: str, width: int, top: int, ascii_only: bool) -> list[Text]:
+    """The metric at no more than `top` of the values asked for."""
     form, less = _form(curve.metric), "less" if curve.figure.less else "more"
     title = heading(f"{curve.metric} along {flag(curve.along)[2:]}")
     lines = [title + Text(f" ({less} is better; * does not fit)", style="not bold")]
     if curve.along == LOAD:
         lines.append(Text("That many clients at all times; all figures are those under load.", style="dim"))
-    places = np.unique(np.linspace(0, len(curve.shown) - 1, min(MOST_ROWS, len(curve.shown))).round().astype(int))
-    columns = [[flag(curve.along)[2:], *(f"{point:,}" for point in curve.shown[places])]]
-    at = curve.places(curve.shown[places])
+    points = evenly(curve.shown, top)
+    columns = [[flag(curve.along)[2:], *(f"{point:,}" for point in points)]]
+    at = curve.places(np.array(points, dtype=curve.shown.dtype))
     for letter, values, fits in zip(letters, curve.values[:, at], curve.fits[:, at], strict=True):
         cells = (_point(form, *each) for each in zip(values, fits, strict=True))
         columns.append([f"{letter} ", *cells])
-    lines += _beside(columns, width)
+    lines += _beside(columns, width) if top else []
     if len(curve.shown) > 1:
         fair = curve.fair[:, curve.places(curve.shown)]
         curves = {letter: (curve.shown, values) for letter, values in zip(letters, fair, strict=True)}
