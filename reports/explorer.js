@@ -267,7 +267,10 @@ function save(name, text) {
 
 function rowsTable() {
   const headers = [...read("rows-table").tHead.rows[0].cells];
-  for (const header of headers) header.firstElementChild.addEventListener("click", () => sortBy(header));
+  for (const header of headers) {
+    header.classList.toggle("number", "numbers" in packedColumns[header.dataset.column]);
+    header.firstElementChild.addEventListener("click", () => sortBy(header));
+  }
   read("rows-filter").addEventListener("input", again);
   read("rows-more").addEventListener("click", () => { view.shown += 4 * PAGE; fillRows(); });
   read("rows-csv").addEventListener("click", (event) => save(event.target.dataset.file, csvText()));

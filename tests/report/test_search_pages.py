@@ -130,6 +130,15 @@ def test_a_figure_that_no_row_has_can_be_asked_for() -> None:
     assert '<option value="request_latency_s" selected>' in page and "137 fit" in page
 
 
+def test_options_that_are_no_numbers_are_no_numbers_in_the_table_of_the_best() -> None:
+    flags = pd.array([True, None] * 20, dtype="boolean")
+    page = sweep_page(swept(40).assign(kernel=pd.Categorical(["moe=fused", None] * 20), sequence_parallel=flags))
+    table = page.partition('id="runners-up"')[2].partition("</table>")[0]
+    heads = dict(re.findall(r'<th scope="col" data-name="(\w+)" title="[^"]*"( class="number")?>', table))
+    assert (heads["kernel"], heads["sequence_parallel"]) == ("", "") and heads["tp"] and heads["ttft_s"]
+    assert '<td data-value="moe=fused">moe=fused</td>' in table and '<td data-value="true">yes</td>' in table
+
+
 def test_figures_under_load_are_told_where_there_are_such() -> None:
     found = explorer(swept().assign(ttft_loaded_s=lambda rows: rows["ttft_s"] * 3))
     assert "ttft_loaded_s" in found.main and "tpot_loaded_s" not in found.main
@@ -170,6 +179,7 @@ def llama(own_folder):
     [
         ("sweep", ("--tp", "1,3", "--batch", "1:4"), "<b>8</b> configurations"),
         ("optimize", ("--devices", "2", "--batch", "1:4"), "against its limits"),
+        ("optimize", ("--devices", "2", "--batch", "1", "--mode", "disaggregated"), "pairs of them, one for prompts"),
         ("compare", ("--tp", "1,2", "--values", "1:4"), "Who leads in tokens/s per device"),
         ("compare", ("--tp", "1,2", "--along", "none"), "Side by side"),
     ],

@@ -94,8 +94,8 @@ def _place(error: Exception) -> str:
 
 def _raw(value: Any) -> str:
     """A value with every digit, for sorting and CSV; of several all, the first of which counts."""
-    if value is None:
-        return ""
+    if value is None or isinstance(value, bool):
+        return "" if value is None else str(value).lower()
     return " ".join(map(_raw, value)) if isinstance(value, (list, tuple)) else str(value)
 
 

@@ -30,6 +30,7 @@ def optimized(found: Optimum) -> dict[str, Any]:
         "title": heading_of(content, row), "feasible": found.feasible, "limits": content["limits"],
         "facts": [(label, " · ".join(filter(None, parts))) for label, parts in told if any(parts)],
         "best": _ranked(content) if found.feasible else None, "looked_at": looked_at(content["plans"]),
+        "halves": "ratio" in row,
         "assumptions": [*assumptions(content, row)], "warnings": content["warnings"],
         "refused": refused({"reasons": [{"reason": reason, "rows": many} for reason, many in reasons]}),
     }  # fmt: skip

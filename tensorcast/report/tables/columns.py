@@ -35,6 +35,11 @@ class Column(NamedTuple):
     def type(self) -> str:
         return self.kind or (TEXT if not self.unit else WHOLE if self.unit == "count" else NUMBER)
 
+    @property
+    def numeric(self) -> bool:
+        """Whether its cells are numbers, several too, and are sorted as such."""
+        return self.type in (WHOLE, NUMBER, NUMBERS, COUNTS)
+
     def maybe(self) -> Column:
         return self._replace(always=False)
 
