@@ -50,7 +50,8 @@ function place(slider) {
 // Show what the options that are not asked for were: `used`, name → value; of others, what their help says.
 export function showDefaults(used, { options }) {
   for (const field of fields) {
-    const value = (field.id in options ? undefined : used[field.id]) ?? field.dataset.default;
+    const unknown = field.inputMode ? "" : field.dataset.default; // a number that is not told was not used
+    const value = (field.id in options ? undefined : used[field.id]) ?? unknown;
     if (field.tagName === "SELECT") field.options[0].textContent = value ? `default: ${value}` : "default";
     else if (field.type === "text") field.placeholder = value;
   }

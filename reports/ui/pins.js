@@ -34,10 +34,10 @@ export function compare() {
   if (!state.pins.length) return;
   table.createTHead().insertRow().append(element("th", "figure"), ...columns().map(heading));
   const body = table.createTBody();
-  for (const { name, label, less } of compared())
-    body.insertRow().append(element("th", label), ...columns().map((column) => cell(column, name, less)));
   const fits = columns().map((column) => element("td", column.fits ? "yes" : "no", numeric(column, column.fits ? "good" : "bad")));
   body.insertRow().append(element("th", "fits"), ...fits);
+  for (const { name, label, less } of compared())
+    body.insertRow().append(element("th", label), ...columns().map((column) => cell(column, name, less)));
 }
 
 // Figures of now are greyed with all others of it, as long as there are newer ones to come.
@@ -79,7 +79,7 @@ export function bars() {
   }));
   const layout = {
     barmode: "group", height: 300, colorway: read("compared").dataset.colours.split(" "),
-    yaxis: { tickformat: ".0%", title: { text: "of the largest" } }, legend: { orientation: "h", y: -0.2 },
+    yaxis: { tickformat: ".0%", title: { text: "of the largest" } }, legend: { orientation: "h", y: 1.02, yanchor: "bottom" },
   };
   return { data, layout };
 }

@@ -118,6 +118,7 @@ def _untraced(text: str, share: float | None) -> None:
 
 def _shown(figures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Every metric, and what of the memory is compared: `less` is better, None for neither; `drawn`: as a bar too."""
+    from tensorcast.report.facts import label
     from tensorcast.report.terminal.compare import LABELS, NO_DIRECTION
     from tensorcast.report.terminal.sweep import FORM
     from tensorcast.search.evaluation.figures import FIGURES
@@ -129,7 +130,7 @@ def _shown(figures: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             figure = FIGURES[name]
             yield {
                 "name": name,
-                "label": LABELS.get(name) or name.removesuffix("_s").replace("_", " "),
+                "label": LABELS.get(name) or label(name, figure.unit),
                 "value": value,
                 "text": FORM.get(figure.unit, count)(value),
                 "meaning": figure.meaning,

@@ -66,6 +66,12 @@ def test_memory_bar_is_the_total(estimate) -> None:
     assert chart["layout"]["shapes"][0]["x0"] == estimate["memory"]["capacity_bytes"]
 
 
+@pytest.mark.parametrize(("capacity", "side"), [(80e9, "right"), (20e9, "left")])
+def test_the_end_of_memory_is_named_where_there_is_room(capacity, side) -> None:
+    memory = {"weights_bytes": 60e9, "total_bytes": 60e9, "capacity_bytes": capacity}
+    assert memory_chart({"memory": memory})["layout"]["annotations"][0]["xanchor"] == side
+
+
 def test_no_operator_is_above_its_roof(estimate) -> None:
     hardware = estimate["hardware"]
     for name, phase in estimate["phases"].items():

@@ -73,6 +73,8 @@ def test_models_of_all_kinds(client, options):
     answer = asked(client, {name: str(value) for name, value in options.items()})
     assert figures(answer) == expected(tc.simulate(**options, custom_dir=False))
     assert answer["view"] in answer["phases"]
+    labels = [figure["label"] for figure in answer["figures"]]
+    assert len(set(labels)) == len(labels) and not any(label.endswith(" per") or "_" in label for label in labels)
 
 
 def test_a_model_of_ones_own_is_named_by_its_path(client, tmp_path):

@@ -31,6 +31,7 @@ def memory_chart(estimate: Mapping[str, Any]) -> Chart:
         if memory.get(key)
     ]
     most = max(total, capacity)
+    beside = "right" if capacity > most / 2 else "left"  # where there is room for words
     layout = {
         "barmode": "stack",
         "height": 190,
@@ -42,7 +43,7 @@ def memory_chart(estimate: Mapping[str, Any]) -> Chart:
              "line": {"color": LIMIT, "width": 3}}
         ],
         "annotations": [
-            {"x": capacity, "xanchor": "right", "yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False,
+            {"x": capacity, "xanchor": beside, "yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False,
              "text": f"may be used: {bytes_(capacity)}"}
         ],
         "meta": said(memory),
