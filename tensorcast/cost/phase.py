@@ -202,7 +202,8 @@ def _summary(chains, steps: Steps, hw, pipeline: Pipeline, eager: bool, saved):
     share = steps.weight * pipeline.micro_batches
 
     def total(value, count) -> float:
-        return float(np.sum(np.broadcast_to(np.asarray(value, dtype=float), (n,)))) * count * share
+        of_pass = np.asarray(value, dtype=float)
+        return float(of_pass.item() if n == 1 else np.sum(np.broadcast_to(of_pass, (n,)))) * count * share
 
     totals = dict.fromkeys(WORK, 0.0)
     by_bound = dict.fromkeys(BOUNDS, 0.0)
@@ -220,8 +221,8 @@ def _summary(chains, steps: Steps, hw, pipeline: Pipeline, eager: bool, saved):
         for name in WORK:
             op[name] = total(getattr(work, name), count)
             totals[name] += op[name]
-        for index, name in enumerate(BOUNDS):
-            by_bound[name] += total(np.where(bounds == index, seconds, 0.0), count)
+        for index in set(bounds.tolist()):
+            by_bound[BOUNDS[index]] += total(np.where(bounds == index, seconds, 0.0), count)
         if op["matrix_flops"]:
             busy += op["matrix_flops"] / hw.peak(row.attrs["math"])
         ops.append(op)

@@ -63,7 +63,7 @@ class Answers:
         values may be asked next. `wanted`: whether somebody still waits for the answer.
         """
         asked = self._arguments(options, more)
-        figures = self._estimate(asked, wanted).to_dict()
+        figures = self._estimate(asked, wanted).to_dict(timelines=False)
         self.tracer.expect(neighbours(asked, moved))
         phases = list(figures["phases"])
         view = next((phase for phase in (view, *LOOKED_AT) if phase in phases), phases[0])
@@ -92,7 +92,7 @@ class Answers:
             path = Path(folder) / f"report.{ending}"
             getattr(found, method)(str(path))
             content = path.read_bytes()
-        figures = found.to_dict()
+        figures = found.to_dict(timelines=False)
         name = f"{figures['model']['name']}-{figures['hardware']['devices']}x-{figures['hardware']['name']}"
         return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', name).strip('._')}.{ending}", content
 
