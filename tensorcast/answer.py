@@ -18,6 +18,7 @@ from tensorcast.errors import InputError
 from tensorcast.optable import OpTable
 from tensorcast.plan import MOST_SEQUENCES, MOST_STEPS, MOST_TOKENS, STREAMS, Workload, skew_of
 from tensorcast.request import Request
+from tensorcast.serving.engines import BARE
 from tensorcast.steps import Parts, group_batch, micro_batches, steps_of
 from tensorcast.trace import cache as disk
 from tensorcast.vision.work import check_together
@@ -201,6 +202,20 @@ class Answer:
             **self._loaded(),
         }
 
+    def _serving(self) -> dict[str, Any]:
+        """What was asked of runtime, engine and memory beyond the defaults, and the seconds that the engine adds."""
+        request, named = self.request, self.request.engine.name != BARE
+        asked = {
+            "runtime": "eager" if request.eager else None,
+            "engine": request.engine.name if named else None,
+            "engine_prompt_s": self._engine_prompt_s() if named and self.prefill else None,
+            "engine_step_s": self._engine_step_s() if named and "decode" in self.phases else None,
+            "concurrency": request.concurrency,
+            "max_model_len": request.max_model_len,
+            "gpu_memory_utilization": request.utilization if request.utilization != 1 else None,
+        }
+        return {name: value for name, value in asked.items() if value is not None}
+
     def _engine_step_s(self) -> float:
         """Seconds of the engine's own in a decode step."""
         return self.request.engine.step_overhead(group_batch(self.work, self.plan))
@@ -343,6 +358,7 @@ class Answer:
             "plan": self.plan.to_dict(),
             "quant": dict(facts.quantised),
             "workload": self.work.to_dict(),
+            **({"serving": serving} if (serving := self._serving()) else {}),
             "phases": {name: phase.to_dict() for name, phase in self.phases.items()},
             "metrics": self.metrics(),
             "memory": self.memory_dict(),

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 from tensorcast.report.tables.columns import shown
 from tensorcast.search.evaluation.figures import FIGURES
-from tensorcast.units import count
+from tensorcast.units import count, seconds
 
 
 def facts_of(estimate: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Label → parts: model, components (of a pipeline), plan, precision, work; what there is nothing of is left out."""
+    """Label → parts: model, components (of a pipeline), plan, precision, work, serving; what there is none of is left
+    out.
+    """
     model = estimate["model"]
     parameters = f"{count(model['parameters'])} parameters"
     if model.get("active_parameters") not in (None, model["parameters"]):
@@ -22,6 +24,7 @@ def facts_of(estimate: Mapping[str, Any]) -> dict[str, list[str]]:
         "plan": pairs(estimate["plan"]),
         "precision": precision(estimate["quant"]),
         "work": pairs({name: value for name, value in estimate["workload"].items() if not _unused(value)}),
+        "serving": _serving(estimate.get("serving", {})),
     }
     return {label: parts for label, parts in told.items() if parts}
 
@@ -38,6 +41,13 @@ def precision(quant: Mapping[str, Any]) -> list[str]:
 def _component(part: Mapping[str, Any]) -> str:
     """One component of a pipeline: `vae AutoencoderKL 83.8 M fp32`."""
     return f"{part['name']} {part['architecture']} {count(part['parameters'])} {part['dtype']}"
+
+
+def _serving(asked: Mapping[str, Any]) -> list[str]:
+    """What was asked of the runtime, the engine with the time that it takes, and the rest."""
+    adds = {"engine_prompt_s": "before the first token", "engine_step_s": "in every decode step"}
+    told = pairs({name: value for name, value in asked.items() if name not in adds})
+    return told + [f"the engine's own {seconds(asked[name])} {when}" for name, when in adds.items() if asked.get(name)]
 
 
 def _unused(value: Any) -> bool:

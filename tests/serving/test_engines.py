@@ -6,7 +6,9 @@ import tensorcast as tc
 from tensorcast.cli.simulate import ENGINES as NAMED
 from tensorcast.errors import InputError, UnknownNameError
 from tensorcast.hardware.load import hardware
+from tensorcast.report.facts import facts_of
 from tensorcast.serving.engines import BARE, ENGINES, engine_named
+from tensorcast.units import seconds
 
 ASKED = {"model": "llama-3.1-8b", "hw": "h100", "input_len": 512, "output_len": 64, "custom_dir": False}
 
@@ -87,3 +89,16 @@ def test_unknown_engine_names_a_near_one():
 def test_strict_refuses_an_assumed_engine():
     with pytest.raises(InputError, match="engine mindie"):
         tc.simulate(**ASKED, engine="mindie", strict=True)
+
+
+def test_the_answer_says_what_was_asked_of_runtime_and_engine() -> None:
+    """What they add to the phases is in the JSON and in words; by default neither says anything."""
+    asked = {"model": "qwen3-0.6b", "hw": "h100-sxm", "layers": 2, "input_len": 64, "output_len": 8}
+    found = tc.simulate(**asked, runtime="eager", engine="vllm", gpu_memory_utilization=0.9).to_dict()
+    serving, phases, metrics = (found[name] for name in ("serving", "phases", "metrics"))
+    assert (serving["runtime"], serving["engine"], serving["gpu_memory_utilization"]) == ("eager", "vllm", 0.9)
+    assert phases["prefill"]["step_time_s"] + serving["engine_prompt_s"] == pytest.approx(metrics["ttft_s"])
+    assert phases["decode"]["step_time_s"] + serving["engine_step_s"] == pytest.approx(metrics["tpot_s"])
+    said = facts_of(found)["serving"]
+    assert said[0] == "runtime eager" and f"{seconds(serving['engine_step_s'])} in every decode step" in said[-1]
+    assert "serving" not in (plain := tc.simulate(**asked).to_dict()) and "serving" not in facts_of(plain)

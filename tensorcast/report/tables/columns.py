@@ -195,6 +195,16 @@ WORKLOAD = (
         for each in _asked("moe_imbalance", "image", "guidance", "dit_cache", "optimizer", "grad_checkpoint", "overlap")
     ),
 )
+SERVING = tuple(
+    each.maybe()
+    for each in (
+        *_asked("runtime", "engine"),
+        Column("engine_prompt_s", "s", "of the engine's own before the first token, part of ttft_s"),
+        Column("engine_step_s", "s", "of the engine's own in a decode step, part of tpot_s"),
+        *_asked("concurrency", "max_model_len", unit="count"),
+        *_asked("gpu_memory_utilization", unit="share"),
+    )
+)
 PART = (
     Column("name", "", "pass through the model, or what else is done or waited for"),
     Column("start_s", "s", "from the start of the phase"),

@@ -107,6 +107,7 @@ def figures(names: Iterable[str]) -> list[Column]:
 SIMULATE = document(
     "the result of tensorcast simulate",
     (Column("command", "", "the command line that asks the same; null for what only Python can say", always=False),),
+    ("serving",),
     model=record(
         "what was simulated", c.MODEL, ("components",), components=listing("of a pipeline", record("one", c.COMPONENT))
     ),
@@ -120,6 +121,7 @@ SIMULATE = document(
     plan=record("degrees of parallelism", (row_column(name)._replace(always=name not in RARE) for name in PLAN)),
     quant=record("number formats", c.QUANT, modules=by_name("modules by scheme", COUNT)),
     workload=record("what is computed", c.WORKLOAD),
+    serving=record("what was asked of runtime, engine and memory beyond the defaults", c.SERVING),
     phases=by_name("phase → its figures", STEP),
     metrics=record("latency and throughput", figures(name for name in FIGURES if not FIGURES[name].whole)),
     memory=record(
