@@ -31,14 +31,15 @@ class Memory:
         return bool(self.total <= self.capacity)  # of NumPy's numbers too
 
     def to_dict(self) -> dict:
+        """Whole bytes: sums over fractions of a byte are off by less than one."""
         return {
-            "weights_bytes": int(self.weights),
-            "kv_cache_bytes": int(self.kv_cache),
-            "activation_peak_bytes": int(self.activation_peak),
-            "workspace_bytes": int(self.workspace),
-            "reserved_bytes": int(self.reserved),
-            "total_bytes": int(self.total),
-            "capacity_bytes": int(self.capacity),
+            "weights_bytes": round(self.weights),
+            "kv_cache_bytes": round(self.kv_cache),
+            "activation_peak_bytes": round(self.activation_peak),
+            "workspace_bytes": round(self.workspace),
+            "reserved_bytes": round(self.reserved),
+            "total_bytes": round(self.total),
+            "capacity_bytes": round(self.capacity),
             "fits": self.fits,
         }
 

@@ -27,7 +27,7 @@ class TrainingMemory(mem.Memory):
         return super().total + self.gradients + self.optimizer
 
     def to_dict(self) -> dict:
-        more = {"gradients_bytes": int(self.gradients), "optimizer_bytes": int(self.optimizer)}
+        more = {"gradients_bytes": round(self.gradients), "optimizer_bytes": round(self.optimizer)}
         return {**super().to_dict(), **more}
 
 

@@ -29,9 +29,9 @@ class Capacity:
         self._require(cases, np.isnan(found["activation_peak_bytes"]))
         total = sum(found.values())
         capacity = self.answer.hw.memory_bytes * cases.share
-        return {name: np.floor(value) for name, value in found.items()} | {
-            "total_bytes": np.floor(total),
-            "capacity_bytes": np.floor(capacity),
+        return {name: np.rint(value) for name, value in found.items()} | {
+            "total_bytes": np.rint(total),
+            "capacity_bytes": np.rint(capacity),
             "fits": total <= capacity,
         }
 
