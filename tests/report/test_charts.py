@@ -99,6 +99,20 @@ def test_communication_is_that_of_the_collectives(estimate) -> None:
     assert bool(data) == bool(talk)
 
 
+def test_what_is_not_only_talk_is_said() -> None:
+    """Kernels that compute as well, time that is hidden, gradients that are added up beside the backward pass."""
+    small = {"hw": "h100-sxm", "layers": 2, "input_len": 64}
+    fused = tc.simulate(model="qwen3-0.6b", tp=2, kernel=["row_linear=fused"], phase="prefill", **small).to_dict()
+    both = fsum(op["time_s"] for op in fused["phases"]["prefill"]["ops"] if op["op"] == "linear_all_reduce")
+    said = communication_chart(fused)["layout"]["meta"]
+    assert f"{seconds(both)} of that in prefill are kernels that compute at the same time." in said
+    halves = tc.simulate(**ASKED["halves"]).to_dict()
+    hidden = seconds(halves["phases"]["prefill"]["overlapped_s"])
+    assert f"hide {hidden} in prefill." in communication_chart(halves)["layout"]["meta"]
+    copies = tc.simulate(model="qwen3-0.6b", dp=2, batch=2, phase="train", **small).to_dict()
+    assert "what computation does not hide" in communication_chart(copies)["layout"]["meta"]
+
+
 def test_a_step_is_drawn_to_its_end(estimate) -> None:
     """Passes and what else follows them fill the phase, layers and waiting for the host the pass that is shown."""
     for name, phase in estimate["phases"].items():

@@ -35,6 +35,7 @@ def bounds_chart(estimate: Mapping[str, Any]) -> Chart:
         "barmode": "stack",
         "height": 120 + 50 * len(names),
         "xaxis": {"tickformat": ".0%", "range": [0, 1]},
+        "margin": {"l": 10, "r": 30, "t": 30, "b": 10},  # room for 100 %
         "yaxis": {"autorange": "reversed"},
         "legend": LEGEND,
         "meta": " ".join(_said(name, phases[name]["time_by_bound_s"]) for name in names),

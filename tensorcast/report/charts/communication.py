@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import fsum
 from typing import Any
 
 from tensorcast.report.charts import LEGEND, SECONDS_AXIS, Chart, byte_axis, shown
 from tensorcast.report.charts.palette import SERIES
 from tensorcast.report.tables import TABLES
+from tensorcast.training.update import GATHER, REDUCE
 from tensorcast.units import bytes_, count, percent, seconds
 
 NOTHING = "Devices tell each other nothing."
@@ -66,4 +67,16 @@ def _said(estimate: Mapping[str, Any], rows: list[Mapping[str, Any]]) -> str:
         time = fsum(row["time_s"] for row in rows if row["phase"] == name)
         total = fsum(op["time_s"] for op in estimate["phases"][name]["ops"])
         parts.append(f"{seconds(time)} in {name}, {percent(time / total if total else None)} of the operators' time")
-    return f"Collectives take {'; '.join(parts)}."
+    return " ".join([f"Collectives take {'; '.join(parts)}.", *_remarks(estimate)])
+
+
+def _remarks(estimate: Mapping[str, Any]) -> Iterator[str]:
+    """What of that time is not only talk, or is not a wait."""
+    for name, phase in estimate["phases"].items():
+        talking = [op for op in phase["ops"] if "collective" in op]
+        if both := fsum(op["time_s"] for op in talking if op["matrix_flops"]):
+            yield f"{seconds(both)} of that in {name} are kernels that compute at the same time."
+        if hidden := phase.get("overlapped_s"):
+            yield f"Operators beside each other hide {seconds(hidden)} in {name}."
+        if any(op.get("part") in (REDUCE, GATHER) for op in talking):
+            yield f"Of the {REDUCE} and {GATHER} of the copies it is what computation does not hide, but all bytes."

@@ -33,9 +33,9 @@ FIGURES: dict[str, Figure] = {
     "ttft_s": _seconds("time to the first token: all of the prompt"),
     "tpot_s": _seconds("time per output token, mean over all output positions"),
     "request_latency_s": _seconds("a whole request"),
-    "tokens_per_s": Figure(RATE, "output tokens of all devices; of training: tokens trained on"),
+    "tokens_per_s": Figure(RATE, "output tokens of all devices over the time of a request; in training: of input"),
     "tokens_per_s_per_device": Figure(RATE, "the same for one device"),
-    "tokens_per_s_per_user": Figure(RATE, "output tokens of one sequence: 1 / tpot_s"),
+    "tokens_per_s_per_user": Figure(RATE, "output tokens of one sequence: 1 / TPOT"),
     "ttft_loaded_s": _seconds("time to the first token with --concurrency clients at all times", LOAD),
     "tpot_loaded_s": _seconds("time per output token with them, steps with prompts included", LOAD),
     "requests_per_s": Figure(RATE, "whole requests"),
@@ -48,8 +48,8 @@ FIGURES: dict[str, Figure] = {
     "images_per_s": Figure(RATE, "results of a pipeline"),
     "images_per_s_per_device": Figure(RATE, "the same for one device"),
     "step_time_s": _seconds("one training step", TRAINING),
-    "model_flops_utilisation": Figure(SHARE, "6 x active parameters x tokens", False, TRAINING),
-    "hardware_flops_utilisation": Figure(SHARE, "the products run, recomputed ones too", False, TRAINING),
+    "model_flops_utilisation": Figure(SHARE, "6 x active parameters x tokens, of the peak in a step", False, TRAINING),
+    "hardware_flops_utilisation": Figure(SHARE, "the products run, recomputed ones too, of the peak", False, TRAINING),
     **{
         f"{name}_time_s": _seconds(f"{meaning}, of a training step", TRAINING)
         for name, meaning in (
