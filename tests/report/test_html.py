@@ -45,6 +45,19 @@ def test_every_figure_of_the_answer_is_on_the_page(estimate) -> None:
         assert row["figure"] in text
 
 
+def test_the_phase_that_takes_most_is_seen_first(estimate) -> None:
+    """Of a pipeline all denoising steps, of a language model the prompt; its operators head the table."""
+    other = json.loads(json.dumps(estimate))
+    long, short = estimate["phases"]["prefill"], estimate["phases"]["decode"]
+    other["phases"] = {"text_encoder": long, "denoise": short, "vae": long}
+    other["workload"] |= {"phase": "denoise", "steps": round(2 * long["step_time_s"] / short["step_time_s"]) + 1}
+    for made, first in ((estimate, "prefill"), (other, "denoise")):
+        page = simulate_page(made)
+        for view in re.findall(r'<div data-view="(?:treemap|roofline|step)-(\w+)">', page):
+            assert view == first
+        assert re.search(r"<td>(prefill|denoise|text_encoder)</td><td>\S+</td>", page)[1] == first
+
+
 def test_the_page_names_no_address(estimate) -> None:
     page = simulate_page(estimate)
     shown = page.split('id="plotly"')[0]

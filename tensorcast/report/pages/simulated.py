@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,10 +27,11 @@ SECTIONS = {
 
 def simulated(estimate: Mapping[str, Any]) -> tuple[dict[str, Chart], dict[str, Any]]:
     """(id → chart, what the template is given) of `Estimate.to_dict()`."""
-    figures, drawn = _charts(estimate)
+    order = _main_first(estimate)
+    figures, drawn = _charts(estimate, order)
     made = tables(estimate)
     if "operators" in made:
-        made["operators"] = _longest_first(made["operators"])
+        made["operators"] = _longest_first(made["operators"], order)
     there = {"timeline": drawn["step"], "command": estimate.get("command")}
     sections = [
         (name, title) for name, title in SECTIONS.items() if there.get(name, name in made or name not in TABLES)
@@ -45,8 +46,20 @@ def simulated(estimate: Mapping[str, Any]) -> tuple[dict[str, Chart], dict[str, 
     }
 
 
-def _charts(estimate: Mapping[str, Any]) -> tuple[dict[str, Chart], Views]:
-    """(id → chart, place → those of which one is seen at a time, each as its id and what it is called)."""
+def _main_first(estimate: Mapping[str, Any]) -> list[str]:
+    """The phase with the longest step, of denoising all steps; then the others in their order."""
+    phases, work = estimate["phases"], estimate["workload"]
+    times = {name: phase["step_time_s"] for name, phase in phases.items()}
+    if work["phase"] in times:
+        times[work["phase"]] *= work.get("steps") or 1
+    return list(dict.fromkeys((max(times, key=times.__getitem__), *phases)))
+
+
+def _charts(estimate: Mapping[str, Any], order: Sequence[str]) -> tuple[dict[str, Chart], Views]:
+    """(id → chart, place → those of which one is seen at a time, each as its id and what it is called).
+
+    `order`: of the phases, the one that is seen at first in front.
+    """
     figures = {"bounds": bounds_chart(estimate), "memory-bar": memory_chart(estimate)}
     if any("collective" in op for phase in estimate["phases"].values() for op in phase["ops"]):
         figures["collectives"] = communication_chart(estimate)
@@ -56,7 +69,8 @@ def _charts(estimate: Mapping[str, Any]) -> tuple[dict[str, Chart], Views]:
         figures[id_] = chart
         drawn[place].append((id_, name))
 
-    for name, phase in estimate["phases"].items():
+    for name in order:
+        phase = estimate["phases"][name]
         add("treemap", f"treemap-{name}", name, treemap_chart(estimate, name))
         add("roofline", f"roofline-{name}", name, roofline_chart(estimate, name))
         if phase.get("timeline", {}).get("runs"):
@@ -72,7 +86,6 @@ def _seconds(kind: Mapping[str, Any]) -> float:
     return kind["count"] * sum(op["time_s"] for op in kind["ops"])
 
 
-def _longest_first(operators: Table) -> Table:
+def _longest_first(operators: Table, order: Sequence[str]) -> Table:
     """Phase by phase, in each those that take longest first."""
-    order = {name: place for place, name in enumerate(dict.fromkeys(row["phase"] for row in operators.rows))}
-    return replace(operators, rows=sorted(operators.rows, key=lambda row: (order[row["phase"]], -row["time_s"])))
+    return replace(operators, rows=sorted(operators.rows, key=lambda row: (order.index(row["phase"]), -row["time_s"])))
