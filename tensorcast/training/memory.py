@@ -27,8 +27,9 @@ class TrainingMemory(mem.Memory):
         return super().total + self.gradients + self.optimizer
 
     def to_dict(self) -> dict:
+        held = super().to_dict()
         more = {"gradients_bytes": round(self.gradients), "optimizer_bytes": round(self.optimizer)}
-        return {**super().to_dict(), **more}
+        return {"weights_bytes": held.pop("weights_bytes"), **more, **held}
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,10 @@ def byte_axis(most: float, ticks: int = 6) -> dict[str, Any]:
     unit, name = 1024**power, ("B", "KiB", "MiB", "GiB", "TiB")[power]
     step = next((step for step in _STEPS if most / unit / step <= ticks), _STEPS[-1])
     values = range(0, int(most / unit) + step, step)
-    return {"tickvals": [value * unit for value in values], "ticktext": [f"{value} {name}" for value in values]}
+    return {
+        "tickvals": [value * unit for value in values],
+        "ticktext": [f"{value} {name}" if value else "0" for value in values],
+    }
 
 
 LEGEND = {"orientation": "h", "traceorder": "normal", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0}

@@ -79,4 +79,4 @@ def _remarks(estimate: Mapping[str, Any]) -> Iterator[str]:
         if hidden := phase.get("overlapped_s"):
             yield f"Operators beside each other hide {seconds(hidden)} in {name}."
         if any(op.get("part") in (REDUCE, GATHER) for op in talking):
-            yield f"Of the {REDUCE} and {GATHER} of the copies it is what computation does not hide, but all bytes."
+            yield f"Of copies' {REDUCE} and {GATHER} the time that computation does not hide counts, and all bytes."
