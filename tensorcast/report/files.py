@@ -1,10 +1,13 @@
-"""What a result can be written as: verb → format → who makes it."""
+"""What a result can be written as: verb → format → who makes it, and the methods of answers that write it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import os
 
 
 class Format(NamedTuple):
@@ -69,3 +72,34 @@ def content(verb: str, name: str, result: Any, **options: Any) -> str | bytes:
     module, function = found.maker
     taken = {option: options[option] for option in found.options if option in options}
     return getattr(import_module(module), function)(result, **taken)
+
+
+class SearchFiles:
+    """The files of an Optimum and of a Comparison, which say their `verb`. InputError when one cannot be written."""
+
+    verb: str
+
+    def to_html(self, path: str | os.PathLike) -> None:
+        """Write the report as one HTML file that needs no network."""
+        self._write("html", path)
+
+    def to_markdown(self, path: str | os.PathLike) -> None:
+        """Write the report as Markdown."""
+        self._write("markdown", path)
+
+    def to_json(self, path: str | os.PathLike) -> None:
+        """Write `to_dict()` as JSON."""
+        self._write("json", path)
+
+    def to_csv(self, path: str | os.PathLike) -> None:
+        """Write the rows: a plan that was priced each, or an alternative and a point of the curve; SI units."""
+        self._write("csv", path)
+
+    def to_parquet(self, path: str | os.PathLike) -> None:
+        """Write the rows of `to_csv` with typed columns, units and meanings; the metadata has the rest of the JSON."""
+        self._write("parquet", path)
+
+    def _write(self, name: str, path: str | os.PathLike) -> None:
+        from tensorcast.cli.output import write
+
+        write(str(path), content(self.verb, name, self), f"to_{name}")

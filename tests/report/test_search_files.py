@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import tensorcast as tc
 from tensorcast.report.data.rows import ParquetRows
 from tensorcast.report.tables.schema import SCHEMAS
 from tests.report.read_markdown import number, sections
@@ -172,3 +173,24 @@ def test_without_a_curve_there_are_no_points(run, flag, tmp_path) -> None:
     assert (code, err) == (
         2, f"error: {flag} has the points of the curve, and --along none asks for none; --json has the rest\n",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", ["optimize", "compare"])
+def test_python_writes_what_the_command_line_writes(verb, tmp_path, run, own_folder) -> None:
+    Path("config.json").write_text(json.dumps(TINY["llama"]))
+    serve = dict(model="./config.json", hw="h100-sxm", input_len=64, output_len=8)
+    found = {
+        "optimize": lambda: tc.optimize(**serve, devices=2, batch=[1, 2]),
+        "compare": lambda: tc.compare(**serve, tp=[1, 2], values=[1, 2]),
+    }[verb]()
+    flags = {"optimize": ("--devices", "2", "--batch", "1,2"), "compare": ("--tp", "1,2", "--values", "1,2")}[verb]
+    files = [word for name in ("json", "csv", "parquet") for word in (f"--{name}", f"cli.{name}")]
+    assert run(verb, "--model", "./config.json", *SERVE, *flags, "-q", *files)[0] == 0
+    for name in (*FORMATS, "html"):
+        getattr(found, f"to_{name}")(tmp_path / f"own.{name}")
+    for name in ("json", "csv", "parquet"):
+        assert (tmp_path / f"own.{name}").read_bytes() == Path(f"cli.{name}").read_bytes(), name
+    assert (tmp_path / "own.html").read_text().startswith("<!doctype html>")
+    assert sections((tmp_path / "own.markdown").read_text())
+    with pytest.raises(tc.InputError, match="to_csv nowhere"):
+        found.to_csv("nowhere/rows.csv")

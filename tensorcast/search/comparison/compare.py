@@ -11,9 +11,9 @@ import numpy as np
 
 from tensorcast.errors import InputError, near_names
 from tensorcast.options import flag
+from tensorcast.report.files import SearchFiles
 from tensorcast.search.comparison.alternatives import METRICS, PRICE, Alternative, alternatives
 from tensorcast.search.comparison.curve import RANGES, Curve, curve_of, values_of
-from tensorcast.search.evaluation.group import WORK, Columns
 from tensorcast.search.frame import said
 from tensorcast.search.space import Space
 
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class Comparison:
+class Comparison(SearchFiles):
     """Alternatives at one work, `table`, and along one option, `frame`. Figures are per device, in SI units."""
+
+    verb = "compare"
 
     alternatives: tuple[Alternative, ...]
     curve: Curve | None
@@ -89,13 +91,6 @@ class Comparison:
     def __repr__(self) -> str:
         along = "" if self.curve is None else f", {self.curve.metric} along {self.curve.along}"
         return f"Comparison({', '.join(self.names)}{along})"
-
-    def to_html(self, path: str) -> None:
-        """Write the report as one HTML file that needs no network; InputError when it cannot be written."""
-        from tensorcast.cli.output import write
-        from tensorcast.report.pages import compare_page
-
-        write(str(path), compare_page(self), "to_html")
 
     def plot_curve(self) -> Figure:
         """The metric of each alternative along the option, as a figure of Plotly. InputError: there is no curve."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensorcast.report.files import SearchFiles
 from tensorcast.search.evaluation.figures import FIGURES
 from tensorcast.search.evaluation.group import WORK
 from tensorcast.search.optimization.objective import MEMORY, TPOT, TTFT, Limits
@@ -118,12 +119,14 @@ def _no_less(value: float) -> str:
 
 
 @dataclass(frozen=True)
-class Optimum:
+class Optimum(SearchFiles):
     """Rows of plans that were priced, the best first; figures per device, in SI units.
 
     `considered` plans in all, of which `ruled_out` cannot be among the best `top`, and `refused` cannot be at all:
     reason → how many.
     """
+
+    verb = "optimize"
 
     asked: Mapping[str, Any]
     limits: Limits
@@ -198,13 +201,6 @@ class Optimum:
         import pandas
 
         return pandas.DataFrame([row.to_dict() for row in self.rows])
-
-    def to_html(self, path: str) -> None:
-        """Write the report as one HTML file that needs no network; InputError when it cannot be written."""
-        from tensorcast.cli.output import write
-        from tensorcast.report.pages import optimize_page
-
-        write(str(path), optimize_page(self), "to_html")
 
     def plot_limits(self) -> Figure:
         """What was found against each limit, as a figure of Plotly."""
