@@ -59,7 +59,7 @@ class Estimate(EstimatePlots):
         return self._dict["warnings"]
 
     def to_dict(self, *, timelines: bool = True) -> dict[str, Any]:
-        """Plain values only, names as in the JSON; a phase's `timeline`, which takes as long as all others, if asked."""
+        """Plain values only, names as in the JSON. A phase's `timeline` takes as long as all the others: only if asked."""
         import copy
 
         plain = copy.deepcopy(dict(self._dict))

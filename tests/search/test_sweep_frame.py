@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import subprocess
 import sys
 
@@ -95,6 +96,16 @@ def test_the_cell_of_many_rows_and_columns(frame) -> None:
         text = wide._repr_html_()
     assert "all have model &lt;script&gt;" in text and "output_len 1024" in text
     assert "<th>output_len" not in text and text.count("<tr") < 15 and "800 rows" in text
+
+
+def test_figures_keep_their_units_where_columns_are_left_out(frame) -> None:
+    rates = ["tokens_per_s_per_user", "tokens_per_s_per_device"]
+    with pd.option_context("display.max_columns", 4):
+        text = frame[["hw", "batch", *rates, "ttft_s", "total_bytes"]]._repr_html_()
+    cells = re.findall(r"<t[hd]>(.*?)</t[hd]>", text.replace("\u00a0", " "))
+    assert cells[:6] == ["", "hw", "batch", "...", "ttft_s", "total_bytes"]
+    assert cells[6:12] == ["0", "a", "1", "...", "100 ms", "1.00 GiB"]
+    assert cells[-6:] == ["7", "b", "8", "...", "", ""], "what there is not is empty"
 
 
 @pytest.mark.parametrize(

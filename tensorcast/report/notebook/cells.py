@@ -53,20 +53,23 @@ def rows_cell(frame: pandas.DataFrame) -> str:
 
     Where there are more columns than pandas shows, what all rows have is said once.
     """
+    from html import escape
+
     from markupsafe import Markup
-    from pandas import DataFrame, get_option
+    from pandas import NA, DataFrame, get_option
 
     rows, columns = (get_option(f"display.{name}") for name in ("max_rows", "max_columns"))
     same = _same(frame) if columns and len(frame.columns) > columns and len(frame) > 1 else {}
     table = DataFrame(frame).drop(columns=[*same])
     text = table.to_html(
-        formatters={name: _form(METRICS[name].unit) for name in table.columns if _is_figure(table, name)},
+        # By place: where columns are left out, pandas 2 does not find them by name.
+        formatters=[_form_of(name, dtype) for name, dtype in zip(table.columns, table.dtypes, strict=True)],
         max_rows=(get_option("display.min_rows") or rows) if rows and len(frame) > rows else None,
         max_cols=columns or None,
         show_dimensions=True,
         border=0,
         na_rep="",
-    )
+    ).replace(f"<td>{escape(str(NA))}</td>", "<td></td>")  # which pandas writes whatever `na_rep` says
     told = [f"{name} {value}" for name, value in same.items() if value]
     return render("notebook/rows.html", {}, same=told, table=Markup(text), **_counted(frame))
 
@@ -136,10 +139,11 @@ def _value(values: pandas.Series, name: str) -> str:
     return _form(METRICS[name].unit)(values.iloc[0]) if name in METRICS else str(values.iloc[0])
 
 
-def _is_figure(frame: pandas.DataFrame, name: Any) -> bool:
+def _form_of(name: Any, dtype: Any) -> Callable[[Any], str] | None:
+    """How pandas is to write a column; None for what is no figure: as it does."""
     from pandas.api.types import is_numeric_dtype
 
-    return name in METRICS and all(map(is_numeric_dtype, frame.loc[:, frame.columns == name].dtypes))
+    return _form(METRICS[name].unit) if name in METRICS and is_numeric_dtype(dtype) else None
 
 
 def _form(unit: str) -> Callable[[Any], str]:
@@ -147,4 +151,5 @@ def _form(unit: str) -> Callable[[Any], str]:
     from pandas import isna
 
     form = FORMS.get(unit, lambda number: f"{number:.3g}")
-    return lambda value: "" if isna(value) else form(float(value)).replace(" ", NO_BREAK)
+    # pandas 2 has written what is missing already, as the empty text.
+    return lambda value: "" if isna(value) or value == "" else form(float(value)).replace(" ", NO_BREAK)
