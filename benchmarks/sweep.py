@@ -165,7 +165,7 @@ import time
 from distributed import Client, LocalCluster
 from tensorcast.search.execution.executors import executor_named
 from tensorcast.search.frame import evaluate
-from tensorcast.search.space import Space
+from tensorcast.search.axes.space import Space
 
 def seconds(workers, space):
     with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=50,

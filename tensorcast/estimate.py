@@ -59,7 +59,7 @@ class Estimate(EstimatePlots):
         return self._dict["warnings"]
 
     def to_dict(self, *, timelines: bool = True) -> dict[str, Any]:
-        """Plain values only, names as in the JSON. A phase's `timeline` takes as long as all the others: only if asked."""
+        """Plain values only, names as in the JSON. `timelines`: those of the phases, which take as long as all else."""
         import copy
 
         plain = copy.deepcopy(dict(self._dict))

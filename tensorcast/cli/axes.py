@@ -12,11 +12,11 @@ import click
 from tensorcast.cli.options import Fraction, Whole, once
 from tensorcast.errors import InputError
 from tensorcast.options import PLAN, PRECISION, flag
-from tensorcast.search.space.ranges import MOST_VALUES, NONE, is_range, numbers, pieces, unquoted
-from tensorcast.search.space.values import distinct
+from tensorcast.search.axes.ranges import MOST_VALUES, NONE, is_range, numbers, pieces, unquoted
+from tensorcast.search.axes.values import distinct
 
 if TYPE_CHECKING:
-    from tensorcast.search.space import Space
+    from tensorcast.search.axes.space import Space
 
 WHOLE_VALUES = ("seq_lens", "dit_cache")
 """Options whose value has commas of its own: each occurrence is one alternative."""
@@ -123,7 +123,7 @@ def axis_options(command: click.Command, without: tuple[str, ...]) -> list[click
 
 def space_of(flags: Mapping[str, Any]) -> Space:
     """The space that these flags, as `axis_options` converted them, span; InputError."""
-    from tensorcast.search.space import Space
+    from tensorcast.search.axes.space import Space
 
     axes = {name: value for name, value in flags.items() if value is not None and value is not False and value != ()}
     for name, value in axes.items():

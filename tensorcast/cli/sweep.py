@@ -109,7 +109,7 @@ def command(
     files = {"--csv": csv_file, "--json": json_file, "--parquet": parquet_file}
     check_outputs((*files.items(), ("--markdown", markdown_file), ("--html", html_file)))
     from tensorcast.report.pages.sample import Sample
-    from tensorcast.search.space import Space
+    from tensorcast.search.axes.space import Space
     from tensorcast.search.summary import Summary, check_figure
     from tensorcast.search.sweep import run
 

@@ -23,9 +23,9 @@ import numpy as np
 import pyarrow as pa
 
 from tensorcast.options import SHARES, SWITCHES, WHOLE
+from tensorcast.search.axes.space import DEFAULTS, Shard
 from tensorcast.search.evaluation.figures import FIGURES, SOME, Figure
 from tensorcast.search.evaluation.group import WORK, Group
-from tensorcast.search.space import DEFAULTS, Shard
 
 if TYPE_CHECKING:
     from tensorcast.search.sweep_frame import SweepFrame

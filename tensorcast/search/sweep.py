@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tensorcast.errors import InputError
+from tensorcast.search.axes.space import MOST_ROWS, Shard, Space
 from tensorcast.search.evaluation.tables import prepare
 from tensorcast.search.execution.executors import LOCAL, Here, executor_named
 from tensorcast.search.frame import evaluate, schema, to_pandas
-from tensorcast.search.space import MOST_ROWS, Shard, Space
 from tensorcast.search.summary import Summary
 
 if TYPE_CHECKING:

@@ -18,12 +18,12 @@ import pytest
 
 import tensorcast as tc
 from tensorcast.errors import InputError
+from tensorcast.search.axes.space import Space
 from tensorcast.search.execution import origin
 from tensorcast.search.execution.executors import AHEAD, Here, check_sendable, executor_named
 from tensorcast.search.execution.helper import Helper, LostHelper
 from tensorcast.search.execution.processes import Processes
 from tensorcast.search.frame import evaluate
-from tensorcast.search.space import Space
 from tests.verify.tiny import TINY
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tensorcast.cli.simulate import command
 from tensorcast.errors import InputError
 from tensorcast.options import KNOWN, LISTS, SHARES, SWITCHES, WHOLE
-from tensorcast.search.space import Shard, Space
-from tensorcast.search.space.ranges import numbers
+from tensorcast.search.axes.ranges import numbers
+from tensorcast.search.axes.space import Shard, Space
 
 # -- texts -------------------------------------------------------------------------------------------------------------
 

@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tensorcast.errors import InputError
+from tensorcast.search.axes.space import Space
 from tensorcast.search.execution import origin, store
 from tensorcast.search.execution.store import LOCK, MANIFEST, Store
-from tensorcast.search.space import Space
 from tests.verify.tiny import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -222,7 +222,7 @@ def test_a_folder_that_cannot_be_made(space) -> None:
 
 HOLD = """
 import sys, time
-from tensorcast.search.space import Space
+from tensorcast.search.axes.space import Space
 from tensorcast.search.execution.store import Store
 s = Space.of(model="qwen3-32b", hw="./own.yaml", tp=[1, 2, 4], batch=[1, 2, 3, 4, 5])
 with Store("out", s, resume=True):

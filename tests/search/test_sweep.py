@@ -12,9 +12,9 @@ import pytest
 
 import tensorcast as tc
 from tensorcast.search import sweep as sweeping
+from tensorcast.search.axes.space import Space
 from tensorcast.search.evaluation.figures import FIGURES
 from tensorcast.search.frame import INPUTS, evaluate, schema
-from tensorcast.search.space import Space
 from tests.verify.tiny import TINY
 
 

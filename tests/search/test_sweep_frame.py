@@ -215,7 +215,7 @@ def test_more_values_than_colours_have_a_scale_or_other_marks(frame) -> None:
 def test_where_none_fits_the_points_are_seen(frame) -> None:
     figure = frame[5:7].plot_pareto()
     assert figure.data[-2].visible is True and len(figure.data[-2].x) == 2
-    assert figure.layout.title.subtitle.text == "There is no front: the 2 drawn do not fit."
+    assert figure.layout.title.subtitle.text == "No rows fit, so there is no Pareto front; these do not fit."
 
 
 def test_what_stands_above_a_chart_leaves_room(frame) -> None:

@@ -11,9 +11,9 @@ from tensorcast.errors import InputError
 from tensorcast.report.charts import shown
 from tensorcast.report.facts import label
 from tensorcast.report.tables.columns import row_column
+from tensorcast.search.axes.ranges import NONE
 from tensorcast.search.evaluation.figures import BYTES, METRICS, NUMBER, RATE, SECONDS, SHARE, Figure
 from tensorcast.search.pareto import check_column, numbers_of
-from tensorcast.search.space.ranges import NONE
 
 if TYPE_CHECKING:
     import pandas

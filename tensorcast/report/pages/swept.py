@@ -13,8 +13,8 @@ from tensorcast.report.pages.explorer import Explorer
 from tensorcast.report.tables import Table
 from tensorcast.report.tables.columns import Column, row_column, shown
 from tensorcast.report.terminal.sweep import same
+from tensorcast.search.axes.ranges import NONE
 from tensorcast.search.pareto import truths_of
-from tensorcast.search.space.ranges import NONE
 
 if TYPE_CHECKING:
     import pandas

@@ -13,14 +13,14 @@ import numpy as np
 
 from tensorcast.errors import InputError, TensorcastError
 from tensorcast.options import flag
+from tensorcast.search.axes.space import DEFAULTS, Axes, Space
+from tensorcast.search.axes.values import distinct
 from tensorcast.search.evaluation.cases import VARIABLES
 from tensorcast.search.evaluation.figures import METRICS
 from tensorcast.search.evaluation.group import Columns, Group
 from tensorcast.search.evaluation.served import ServedGrid
 from tensorcast.search.frame import said
 from tensorcast.search.optimization.objective import Objective
-from tensorcast.search.space import DEFAULTS, Axes, Space
-from tensorcast.search.space.values import distinct
 
 MOST = 8
 LOAD = "concurrency"

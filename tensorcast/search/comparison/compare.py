@@ -12,11 +12,11 @@ import numpy as np
 from tensorcast.errors import InputError, near_names
 from tensorcast.options import flag
 from tensorcast.report.files import SearchFiles
+from tensorcast.search.axes.space import Space
 from tensorcast.search.comparison.alternatives import METRICS, PRICE, Alternative, alternatives
 from tensorcast.search.comparison.curve import RANGES, Curve, curve_of, values_of
 from tensorcast.search.evaluation.group import WORK, Columns
 from tensorcast.search.frame import said
-from tensorcast.search.space import Space
 
 if TYPE_CHECKING:
     import pandas

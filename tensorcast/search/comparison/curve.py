@@ -11,11 +11,11 @@ import numpy as np
 
 from tensorcast.errors import InputError
 from tensorcast.options import flag
+from tensorcast.search.axes.values import axis
 from tensorcast.search.comparison.alternatives import LOAD, METRICS, Alternative
 from tensorcast.search.comparison.stretches import Pair, Stretch, leads, pairs, runs
 from tensorcast.search.evaluation.figures import BEST, Figure
 from tensorcast.search.evaluation.group import Columns
-from tensorcast.search.space.values import axis
 
 RANGES = {"batch": "1:512:x2", "input_len": "1024:32768:x2", "output_len": "64:4096:x2", LOAD: "1:512:x2"}
 """What a curve runs along → the values it has unless told."""

@@ -12,10 +12,10 @@ from typing import Any
 
 from tensorcast.answer import Answer
 from tensorcast.errors import TensorcastError
+from tensorcast.search.axes.space import Shard
 from tensorcast.search.evaluation.group import Group
 from tensorcast.search.execution.forks import CAN_FORK, Forks
 from tensorcast.search.execution.models import Models
-from tensorcast.search.space import Shard
 from tensorcast.trace import cache as disk
 
 

@@ -24,8 +24,8 @@ from tensorcast.search.execution.origin import FILES, PACKAGES, difference, envi
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from tensorcast.search.axes.space import Shard
     from tensorcast.search.execution.executors import Evaluate, Executor
-    from tensorcast.search.space import Shard
 
 PATIENCE = 4.0  # seconds for a scheduler to answer, and for it to have a worker
 LOOK = 5.0  # seconds between two looks at whether the cluster is still there

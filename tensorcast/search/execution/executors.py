@@ -24,7 +24,7 @@ from tensorcast.errors import InputError, TensorcastError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tensorcast.search.space import Shard
+    from tensorcast.search.axes.space import Shard
 
     Evaluate = Callable[[Shard], pa.Table]
 

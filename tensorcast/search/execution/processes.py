@@ -20,8 +20,8 @@ from tensorcast.search.execution.executors import failed, spread
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from tensorcast.search.axes.space import Shard
     from tensorcast.search.execution.executors import Evaluate
-    from tensorcast.search.space import Shard
 
 HOW = "fork" if sys.platform == "linux" else "spawn"
 """A forked process has at once all that this one has imported; beside the threads of other systems it is not safe."""

@@ -26,7 +26,7 @@ from tensorcast.search.execution.origin import difference, environment, inputs_o
 if TYPE_CHECKING:
     import pyarrow.dataset
 
-    from tensorcast.search.space import Shard, Space
+    from tensorcast.search.axes.space import Shard, Space
 
 FORMAT = 1
 MANIFEST, LOCK, PART = "_sweep.json", "_sweep.lock", "part-{:06d}.parquet"

@@ -22,6 +22,7 @@ import numpy as np
 from tensorcast.answer import Answer
 from tensorcast.errors import InputError
 from tensorcast.plan import MOST_DEVICES, checked
+from tensorcast.search.axes.space import Space
 from tensorcast.search.evaluation.grid import Grid
 from tensorcast.search.evaluation.group import Columns
 from tensorcast.search.evaluation.halves import HalvesGrid
@@ -33,7 +34,6 @@ from tensorcast.search.optimization.objective import Limits, Objective
 from tensorcast.search.optimization.optimum import Optimum, Row, best_row
 from tensorcast.search.optimization.plans import DEGREES, candidate_plans, devices_of
 from tensorcast.search.optimization.variant import NOT_BOUNDED, Variant
-from tensorcast.search.space import Space
 
 DISAGGREGATED = "disaggregated"
 GRIDS: Mapping[str, type[Grid]] = {"aggregated": ServedGrid, "static": Grid, DISAGGREGATED: HalvesGrid}

@@ -10,7 +10,7 @@ from typing import Any
 
 from tensorcast.errors import InputError
 from tensorcast.options import LISTS, SHARES, SWITCHES, WHOLE, flag
-from tensorcast.search.space.ranges import MOST_VALUES, numbers
+from tensorcast.search.axes.ranges import MOST_VALUES, numbers
 
 LARGEST = 1 << 62  # of whole numbers: they stand in columns of 64 bits
 

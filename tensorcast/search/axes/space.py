@@ -21,8 +21,8 @@ import numpy as np
 
 from tensorcast.errors import InputError
 from tensorcast.options import SHARES, SWITCHES, flag, short_name
+from tensorcast.search.axes import values
 from tensorcast.search.evaluation.cases import VARIABLES
-from tensorcast.search.space import values
 
 MOST_CONFIGURATIONS = 10**9
 MOST_ROWS = 1 << 18
@@ -100,7 +100,7 @@ class Space:
     @classmethod
     def read(cls, path: str | os.PathLike) -> Space:
         """The space of a YAML file: options → values as for `of`, or a list of such mappings, whose union it is."""
-        from tensorcast.search.space.file import content
+        from tensorcast.search.axes.file import content
 
         found = content(path)
         try:

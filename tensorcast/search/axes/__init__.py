@@ -1,0 +1,1 @@
+"""What a sweep covers: values and ranges of options, and the space that they span."""
