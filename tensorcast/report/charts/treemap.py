@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import unescape
 from math import fsum
 from typing import Any
 
@@ -27,6 +28,29 @@ class Node:
     def rows(self) -> list[Mapping[str, Any]]:
         own = [row for rows in self.ops.values() for row in rows]
         return own + [row for module in self.modules.values() for row in module.rows]
+
+    @property
+    def shape(self) -> tuple:
+        """The same of two that hold the same modules with the same operators."""
+        return frozenset(self.ops), tuple((name, module.shape) for name, module in self.modules.items())
+
+    def add(self, other: Node) -> None:
+        """Also the operators of another of the same shape."""
+        for key, rows in other.ops.items():
+            self.ops[key] += rows
+        for name, module in other.modules.items():
+            self.modules[name].add(module)
+
+    def fold(self) -> None:
+        """Make one of the modules of a list that have the same shape: the blocks 0 to 9 become `0 … 9 × 10`."""
+        alike: dict[tuple, list[str]] = defaultdict(list)
+        for name, module in self.modules.items():
+            module.fold()
+            alike[module.shape if name.isdigit() else (name,)].append(name)
+        for first, *others in alike.values():
+            for name in others:
+                self.modules[first].add(self.modules[name])
+        self.modules = {_numbered(names): self.modules[names[0]] for names in alike.values()}
 
 
 def treemap_chart(estimate: Mapping[str, Any], phase: str) -> Chart:
@@ -52,18 +76,29 @@ def treemap_chart(estimate: Mapping[str, Any], phase: str) -> Chart:
         "uniformtext": {"minsize": 12, "mode": "hide"},
         "margin": {"l": 0, "r": 0, "t": 30, "b": 0},
     }
-    return {"data": [data], "layout": {**layout, "meta": _said(phase, ops, total)}}
+    return {"data": [data], "layout": {**layout, "meta": _said(phase, tiles)}}
 
 
 def _tree(ops: list[Mapping[str, Any]]) -> Node:
-    """Modules by the segments of their paths; the parts of a training step are outermost."""
+    """Modules by the segments of their paths, folded; the parts of a training step are outermost."""
     root = Node()
     for op in ops:
         node = root
         for segment in (*filter(None, [op.get("part")]), *filter(None, op["module"].split("."))):
             node = node.modules.setdefault(segment, Node())
         node.ops[op["op"], op["bound"]].append(op)
+    root.fold()
     return root
+
+
+def _numbered(names: list[str]) -> str:
+    """What modules that became one are called.
+
+    >>> _numbered(["mlp"]), _numbered(["0", "2"]), _numbered(["0", "1", "2", "3"])
+    ('mlp', '0, 2 × 2', '0 … 3 × 4')
+    """
+    which = ", ".join(names) if len(names) < 4 else f"{names[0]} … {names[-1]}"
+    return which if len(names) == 1 else f"{which} × {len(names)}"
 
 
 class Tiles:
@@ -71,7 +106,7 @@ class Tiles:
 
     def __init__(self, layers: Mapping[str, int], total: float) -> None:
         self.all: list[dict[str, Any]] = []
-        self._layers, self._total = layers, total
+        self._layers, self.total = layers, total
 
     def add_module(self, node: Node, place: Path, module: Path = (), parent: str = "") -> None:
         """A module, `place` being its labels from outside in, and all that it holds."""
@@ -90,7 +125,7 @@ class Tiles:
         """One tile, of an operator where it is said what bounds it; a module is as large as what it holds."""
         time = fsum(row["time_s"] for row in rows)
         tile = {"ids": str(len(self.all)), "parents": parent, "labels": place[-1], "values": time if bound else 0.0}
-        tile["customdata"] = _hover(place, rows, time / self._total if self._total else None, bound)
+        tile["customdata"] = _hover(place, rows, time / self.total if self.total else None, bound)
         tile["colour"] = BOUND[bound] if bound else NEUTRAL
         self.all.append(tile)
         return tile["ids"]
@@ -130,10 +165,10 @@ def _layers(phase: Mapping[str, Any]) -> dict[str, int]:
     return {".".join(filter(None, (name, stack))): len(found) for stack, found in stacks.items() for name in within}
 
 
-def _said(phase: str, ops: list[Mapping[str, Any]], total: float) -> str:
-    if not total:
+def _said(phase: str, tiles: Tiles) -> str:
+    most = max(tiles.all, key=lambda tile: tile["values"])
+    if not most["values"]:
         return f"No operator of {phase} takes time."
-    most = max(ops, key=lambda op: op["time_s"])
-    share = percent(most["time_s"] / total)
-    where = most["module"] or "the model"
-    return f"Of the {seconds(total)} that all operators of {phase} take, {most['op']} in {where} takes most: {share}."
+    op, where = map(unescape, most["customdata"].split("<br>")[:2])
+    total, share = seconds(tiles.total), percent(most["values"] / tiles.total)
+    return f"Of the {total} that all operators of {phase} take, {op} in {where} takes most: {share}."
