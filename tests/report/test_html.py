@@ -58,6 +58,12 @@ def test_the_phase_that_takes_most_is_seen_first(estimate) -> None:
         assert re.search(r"<td>(prefill|denoise|text_encoder)</td><td>\S+</td>", page)[1] == first
 
 
+def test_the_page_says_whose_figures_they_are(estimate) -> None:
+    staged = {**estimate, "plan": {**estimate["plan"], "pp": 2}}
+    assert "bytes of one device; memory of the fullest" in simulate_page(estimate)
+    assert "bytes of one device, of the slowest pipeline stage; memory of the fullest" in simulate_page(staged)
+
+
 def test_the_page_names_no_address(estimate) -> None:
     page = simulate_page(estimate)
     shown = page.split('id="plotly"')[0]

@@ -71,7 +71,7 @@ def shown(value: Any, unit: str) -> str:
 PHASE = Column("phase", "", "prefill, decode, chunked, denoise, train …")
 OP = Column("op", "", "operator; aten:: for those of PyTorch")
 MODULE = Column("module", "", "where in the model; * stands for every layer of a stack")
-BOUND = Column("bound", "", "what takes longest: matrix, vector, memory, communication or overhead")
+BOUND = Column("bound", "", "what takes longest, most of the time: matrix, vector, memory, communication or overhead")
 WORK = (
     Column("matrix_flops", "FLOP", "of matrix products, a multiply-add counted as 2"),
     Column("vector_flops", "FLOP", "of everything else"),
