@@ -152,6 +152,8 @@ def test_of_two_halves_a_layer_of_each_is_drawn_and_what_runs_beside_it() -> Non
     drawn = [bar for trace in traces for bar in zip(trace["y"], trace["base"], strict=True)]
     assert {lane for lane, _ in drawn} == {f"{lane} {half}" for lane in LANES for half in (1, 2)}
     assert len(layer) < len(drawn) < len(kind["ops"])
+    said = f"Drawn are the {len(drawn)} operators that run while layer 2 of either half does."
+    assert layer_chart(found, "prefill", 0)["layout"]["meta"].endswith(said)
     for half, start in layer:
         assert any(lane.endswith(half) and start == pytest.approx(at, rel=1e-5) for lane, at in drawn)
     steps = {trace["name"]: trace for trace in step_chart(found, "prefill")["data"]}

@@ -14,8 +14,8 @@ from tensorcast.units import count, seconds
 LANES = ("compute", "communication")
 MOST = 1000
 """Operators of a run that are drawn: models without equal layers have thousands in one."""
-MANY = 200
-"""Bars of a colour that are too narrow for an outline."""
+NARROW = 1 / 400
+"""Of a chart's width: bars that are narrower in the mean have no outline."""
 
 
 class Bar(NamedTuple):
@@ -35,7 +35,7 @@ def step_chart(estimate: Mapping[str, Any], phase: str) -> Chart:
     """
     drawn = estimate["phases"][phase]["timeline"]
     halves = [op for kind in drawn["kinds"] for op in kind["ops"] if "half" in op]
-    traces = list(_halves(halves)) if halves else [*_parts(drawn), *_runs(drawn)]
+    traces = list(_halves(halves, drawn["seconds"])) if halves else [*_parts(drawn), *_runs(drawn)]
     height = 200 + 50 * (len({lane for trace in traces for lane in trace["y"]}) - 1)
     return {"data": traces, "layout": {**_layout(height), "meta": _said(phase, drawn)}}
 
@@ -49,7 +49,7 @@ def _parts(drawn: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             own = [part for part in parts if ("" if part["batch"] else part["name"]) == name]
             bars = [Bar("passes", each["start_s"], _time(each), shown(each["name"])) for each in own]
             colour = SERIES[-number % len(SERIES)] if name else NEUTRAL
-            yield _trace(bars, f"{shown(name) or 'pass'}{_times(len(own))}", colour)
+            yield _trace(bars, f"{shown(name) or 'pass'}{_times(len(own))}", colour, drawn["seconds"])
 
 
 def _runs(drawn: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -58,12 +58,13 @@ def _runs(drawn: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for number, kind in enumerate(drawn["kinds"]):
         runs = [run for run in drawn["runs"] if run["kind"] == kind["kind"]]
         bars = [Bar(lane, run["start_s"], _time(run), _run(run["name"])) for run in runs]
-        yield _trace(bars, f"{_run(kind['name'])}{_times(len(runs))}", SERIES[number % len(SERIES)])
+        yield _trace(bars, f"{_run(kind['name'])}{_times(len(runs))}", SERIES[number % len(SERIES)], drawn["seconds"])
     if waits := _waits(drawn):
-        yield _trace([Bar(lane, drawn["shown"]["end_s"] - waits, waits, HOST)], HOST, BOUND["overhead"])
+        idle = Bar(lane, drawn["shown"]["end_s"] - waits, waits, HOST)
+        yield _trace([idle], HOST, BOUND["overhead"], drawn["seconds"])
 
 
-def _halves(ops: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def _halves(ops: Iterable[Mapping[str, Any]], span: float) -> Iterator[dict[str, Any]]:
     """Each half's layers, from the start of its first operator to the end of its last."""
     for number in (1, 2):
         own = sorted((op for op in ops if op["half"] == number), key=lambda op: op["start_s"])
@@ -72,7 +73,7 @@ def _halves(ops: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             inside = list(group)
             start, name = inside[0]["start_s"], "outside of the layers" if layer is None else f"layer {layer}"
             bars.append(Bar(f"half {number}", start, max(map(_end, inside)) - start, name))
-        yield _trace(bars, f"half {number} of the batch", SERIES[number - 1])
+        yield _trace(bars, f"half {number} of the batch", SERIES[number - 1], span)
 
 
 def layer_chart(estimate: Mapping[str, Any], phase: str, kind: int) -> Chart:
@@ -84,18 +85,18 @@ def layer_chart(estimate: Mapping[str, Any], phase: str, kind: int) -> Chart:
     chosen = next(each for each in estimate["phases"][phase]["timeline"]["kinds"] if each["kind"] == kind)
     ops = sorted(chosen["ops"], key=lambda op: op["start_s"])
     drawn, which = _middle(ops)
+    ends = [drawn[0]["start_s"], max(map(_end, drawn))] if drawn else [0.0, 0.0]
     data = []
     for bound, colour in BOUND.items():
         bars = [bar for op in drawn if op["bound"] == bound for bar in _on_lanes(op)]
         if bars:
-            data.append(_trace(bars, bound, colour))
+            data.append(_trace(bars, bound, colour, ends[1] - ends[0]))
     used = {lane for trace in data for lane in trace["y"]}
     lanes = [lane for stream in LANES for lane in (stream, f"{stream} 1", f"{stream} 2") if lane in used]
     layout = _layout(160 + 50 * max(len(lanes), 2))
     layout["yaxis"] = {**layout["yaxis"], "categoryorder": "array", "categoryarray": lanes}
     if len(drawn) < len(ops):
-        span = [drawn[0]["start_s"], max(map(_end, drawn))]
-        layout["xaxis"] = {**layout["xaxis"], "range": span, "autorange": False}
+        layout["xaxis"] = {**layout["xaxis"], "range": ends, "autorange": False}
     return {"data": data, "layout": {**layout, "meta": _said_of_layer(chosen, len(drawn), which)}}
 
 
@@ -106,9 +107,8 @@ def _middle(ops: Sequence[Mapping[str, Any]]) -> tuple[Sequence[Mapping[str, Any
         layer = layers[len(layers) // 2]
         inside = [op for op in ops if op["layer"] == layer]
         start, end = inside[0]["start_s"], max(map(_end, inside))
-        return [
-            op for op in ops if op["start_s"] < end and _end(op) > start
-        ], f"that run beside layer {layer} of either"
+        beside = [op for op in ops if op["start_s"] < end and _end(op) > start]
+        return beside, f"that run while layer {layer} of either half does"
     first = max(0, (len(ops) - MOST) // 2)
     return ops[first : first + MOST], "in its middle"
 
@@ -128,7 +128,9 @@ def _said_of_layer(kind: Mapping[str, Any], drawn: int, which: str) -> str:
     return f"{kind['name'] or 'All of it'}{many}: {operators(len(ops))} in {seconds(end)}.{part}"
 
 
-def _trace(bars: Sequence[Bar], name: str, color: str) -> dict[str, Any]:
+def _trace(bars: Sequence[Bar], name: str, color: str, span: float) -> dict[str, Any]:
+    """Bars of one colour on a chart that shows `span` seconds."""
+    wide = sum(bar.time for bar in bars) > NARROW * span * len(bars)
     return {
         "type": "bar",
         "orientation": "h",
@@ -136,7 +138,7 @@ def _trace(bars: Sequence[Bar], name: str, color: str) -> dict[str, Any]:
         "base": [rounded(bar.start) for bar in bars],
         "x": [rounded(bar.time) for bar in bars],
         "y": [bar.lane for bar in bars],
-        "marker": {"color": color, "line": {"width": 0.5 if len(bars) < MANY else 0, "color": "#ffffff"}},
+        "marker": {"color": color, "line": {"width": 0.5 if wide else 0, "color": "#ffffff"}},
         "customdata": [f"{bar.hover}<br>{seconds(bar.time)}" for bar in bars],
         "hovertemplate": "%{customdata}<extra></extra>",
     }
