@@ -48,7 +48,7 @@ class TrainingAnswer(Answer):
 
     @property
     def tables(self) -> list[OpTable]:
-        return [self.step.passes_table]
+        return [self.step.passes_table, self.step.update_table]
 
     @cached_property
     def phases(self) -> dict[str, Phase]:

@@ -97,6 +97,15 @@ class TrainingStep:
             update.shown(gather, 2 * batches, (late + both * share) * waits),
         ]
 
+    @property
+    def update_table(self) -> OpTable:
+        """What follows the passes, or runs beside them: sums over the copies, gathering, the optimizer."""
+        zero, fmt = self.work.zero, self.facts.dtype
+        rows = update.reduce_rows(self.shares, zero, fmt)
+        rows += update.gather_rows(self.shares, fmt) if zero >= STATES else []
+        rows += update.optimizer_rows(self.shares, zero, self.work.optimizer, fmt)
+        return update.table_of(row for _, row in rows)
+
     def _update(self) -> list[Phase]:
         """The optimizer, the gradients of tied weights before it, the gathering of updated weights behind it."""
         zero, fmt = self.work.zero, self.facts.dtype

@@ -48,9 +48,13 @@ def priced(rows: list[tuple[Share, Row]], pipeline: Pipeline, hw, eager: bool) -
     for stage in range(pipeline.stages):
         here = [replace(row, count=n) for share, row in rows if (n := share.count(pipeline, stage))]
         if here:
-            table = OpTable("update", (Piece(_ANYWHERE, ((0, 0, 0),), tuple(here)),))
-            stages.append(evaluate([(table, _ONE)], hw, pipeline=Pipeline(), eager=eager))
+            stages.append(evaluate([(table_of(here), _ONE)], hw, pipeline=Pipeline(), eager=eager))
     return max(stages, key=lambda phase: phase.device_time_s, default=None)
+
+
+def table_of(rows: Iterable[Row]) -> OpTable:
+    """The rows as a table that no sequence changes."""
+    return OpTable("update", (Piece(_ANYWHERE, ((0, 0, 0),), tuple(rows)),))
 
 
 def shown(phase: Phase, times: int, seconds: float) -> Phase:

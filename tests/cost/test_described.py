@@ -72,3 +72,13 @@ def test_assumptions_name_kernels_links_and_fields_with_their_sources() -> None:
     assert found["all_reduce"]["kind"] == "calibrated" and found["all_reduce"]["source"]
     assert found["memory.bandwidth"]["kind"] in ("specified", "measured") and found["memory.bandwidth"]["source"]
     assert "send_recv" not in found
+
+
+def test_assumptions_of_training_name_what_the_copies_tell_each_other() -> None:
+    small = {"layers": 2, "input_len": 64, "batch": 2, "phase": "train", "dp": 2}
+    found = tc.simulate(model="qwen3-0.6b", hw="h100-sxm", zero=3, **small).to_dict()
+    named = {row["figure"] for row in found["assumptions"]}
+    assert {op["collective"] for op in found["phases"]["train"]["ops"] if "collective" in op} <= named
+    assert "all_gather" in named
+    whole = tc.simulate(model="qwen3-0.6b", hw="h100-sxm", **small).to_dict()["assumptions"]
+    assert "all_gather" not in {row["figure"] for row in whole}
