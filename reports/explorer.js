@@ -50,6 +50,7 @@ function front(rows, x, y) {
   return choices.figures[x].less ? found : found.reverse();
 }
 
+const ROWS = choices.fronts ? "rows on this page" : "rows"; // where some were left out
 const isWhole = (x, y) => !choices.fronts || choices.fronts.some((pair) => pair.includes(x) && pair.includes(y));
 
 function paretoChart(template, { x, y, colour: by }) {
@@ -73,7 +74,7 @@ function paretoChart(template, { x, y, colour: by }) {
   const [does, doesNot] = choices.words;
   const meta = fit.length
     ? `On the ${name} of ${called(x)} and ${called(y)}: ` +
-      `${plainNumber(best.length, 0)} of the ${plainNumber(fit.length, 0)} rows that ${does}.`
+      `${plainNumber(best.length, 0)} of the ${plainNumber(fit.length, 0)} ${ROWS} that ${does}.`
     : `No rows ${does}, so there is no ${name}; these ${doesNot}.`;
   return { data, layout: { ...template.layout, meta, xaxis: choices.figures[x].axis, yaxis: choices.figures[y].axis } };
 }
@@ -95,8 +96,8 @@ function heatmapChart(template, { across, up, value }) {
   const layout = {
     ...template.layout, xaxis: choices.options[across], yaxis: choices.options[up],
     height: Math.max(260, Math.min(700, 120 + 30 * lines.length)),
-    meta: `Each cell: the ${less ? "least" : "most"} ${called(value)} of the rows with that ${across} and ${up} that ` +
-      `${choices.words[0]}; empty where none do.`,
+    meta: `Each cell: the ${less ? "least" : "most"} ${called(value)} of the ${ROWS} with that ${across} and ${up} that ` +
+      `${choices.words[0]}; empty where none do.${choices.fronts ? " Rows left out may have better ones." : ""}`,
   };
   return { data, layout };
 }

@@ -16,6 +16,7 @@ from tensorcast.report.charts.heatmap import heatmap_chart
 from tensorcast.report.charts.pareto import pareto_chart
 from tensorcast.report.data.rows import CsvRows
 from tensorcast.report.pages import sweep_page
+from tensorcast.report.pages.sample import Sample
 from tests.browser.conftest import PHONE
 from tests.report.rows import MODELS, swept
 
@@ -137,6 +138,14 @@ def tells_filters_apart(page, frame: pd.DataFrame) -> None:
     ):
         page.locator("#rows-filter").fill(text)
         assert counted.inner_text().startswith(said) and len(rows_of(page)) == 34
+
+
+def test_charts_of_a_page_that_holds_some_rows_say_so(opened, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(Sample.__init__, "__kwdefaults__", {"most": 400})
+    (tmp_path / "some.html").write_text(sweep_page(swept(2000)), encoding="utf-8")
+    with opened(tmp_path / "some.html") as page:
+        assert "rows on this page that fit" in page.locator("#pareto + figcaption").inner_text()
+        assert "Rows left out may have better ones" in page.locator("#heatmap + figcaption").inner_text()
 
 
 def is_legible(page, width: int) -> None:
