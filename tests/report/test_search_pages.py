@@ -117,6 +117,12 @@ def test_odd_frames_have_a_page(frame: pd.DataFrame, said: str) -> None:
     assert said in sweep_page(frame)
 
 
+def test_where_nothing_fits_there_is_no_winner() -> None:
+    page = sweep_page(swept().iloc[2::21])
+    assert "<h2>What needs least memory</h2>" in page and "winner" not in page.partition("<script")[0]
+    assert "<h2>The winner and the runners-up</h2>" in sweep_page(swept())
+
+
 def test_a_heat_map_needs_two_options_and_rows_that_fit() -> None:
     one = swept().assign(hw="h100-sxm", tp=1, batch=1)
     choices = explorer(one).choices

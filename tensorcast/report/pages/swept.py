@@ -40,9 +40,15 @@ def swept(frame: pandas.DataFrame, found: Explorer, counted: Mapping[str, Any]) 
     return context | {
         "winner": [(name, NONE if rows[0][name] is None else rows[0][name]) for name in found.varying],
         "cards": [(title(each.name), shown(rows[0][each.name], each.unit)) for each in told],
-        "best": Table("best", "Winner and runners-up", tuple(columns), rows),
+        "best": Table("best", _title(fits, len(rows)), tuple(columns), rows),
         "same": same(winners, found.varying),
     }
+
+
+def _title(fits: bool, rows: int) -> str:
+    if not fits:
+        return "What needs least memory"
+    return "The winner and the runners-up" if rows > 1 else "The winner"
 
 
 def counts(frame: pandas.DataFrame) -> dict[str, Any]:
