@@ -8,13 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import tensorcast as tc
 from tensorcast.report.charts import as_figure
+from tensorcast.report.charts.curve import curve_chart
 from tensorcast.report.charts.heatmap import heatmap_chart
 from tensorcast.report.charts.limits import limits_chart
 from tensorcast.report.charts.palette import LIGHT_INK, ink
 from tensorcast.report.charts.parallel import parallel_chart
 from tensorcast.report.charts.pareto import pareto_chart
 from tests.report.rows import MODELS, dominated, swept
+from tests.verify.tiny import TINY
 
 GIB = 2**30
 
@@ -147,6 +150,17 @@ def test_columns_of_ones_own_are_figures_of_which_more_is_better() -> None:
     there = good(frame).dropna(subset=["joy"])
     best = there[~dominated(there, "joy", "tokens_per_s_per_device", (True, True))]
     assert front["x"] == sorted(set(best["joy"]))
+
+
+def test_a_line_of_what_nowhere_fits_is_dotted_and_named_once(own_folder) -> None:
+    asked = {"model": TINY["llama"], "hw": "h100-sxm", "input_len": 64, "output_len": 4, "values": "1:4"}
+    found = tc.compare({"gpu_memory_utilization": 0.001}, {"gpu_memory_utilization": 1.0}, **asked)
+    data = curve_chart(found.curve, found.names)["data"]
+    assert [(each["name"], each["line"].get("dash")) for each in data if each["showlegend"]] == [
+        (found.names[0], "dot"), (found.names[1], None)
+    ]  # fmt: skip
+    (dots,) = [each for each in data if each["line"].get("dash")]
+    assert set(dots["customdata"]) == {", does not fit"} and "%{customdata}" in dots["hovertemplate"]
 
 
 def test_bars_are_shares_of_the_limits() -> None:

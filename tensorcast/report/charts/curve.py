@@ -30,18 +30,22 @@ def curve_chart(curve: Curve, names: Sequence[str]) -> Chart:
         zip(names, curve.values[:, at] * form.scale, curve.fits[:, at], strict=True)
     ):
         style = {"color": SERIES[number % len(SERIES)], "width": 2}
-        hover = f"{shown(name)}<br>%{{x}}: %{{y:{form.format}}}{form.suffix}"
+        hover = f"{shown(name)}<br>{flag(curve.along)[2:]} %{{x}}: %{{y:{form.format}}}{form.suffix}"
         common = {"type": "scatter", "mode": "lines+markers" if len(at) < 3 else "lines", "x": points.tolist(),
                   "legendgroup": str(number), "name": shown(name)}  # fmt: skip
-        data.append({**common, "y": _where(values, fits), "line": style, "hovertemplate": f"{hover}<extra></extra>"})
-        if (~fits & ~np.isnan(values)).any():
+        dotted = (~fits & ~np.isnan(values)).any()
+        data.append({**common, "y": _where(values, fits), "line": style, "hovertemplate": f"{hover}<extra></extra>",
+                     "showlegend": bool(fits.any() or not dotted)})  # fmt: skip
+        if dotted:
             # The dots begin at the last point that fits, so that the line has no gap.
-            more = {"line": {**style, "dash": "dot"}, "showlegend": not fits.any(), "opacity": 0.6}
+            more = {"line": {**style, "dash": "dot"}, "showlegend": not fits.any(), "opacity": 0.8}
             unfit = ~fits | np.append(~fits[1:], False) | np.append(False, ~fits[:-1])
-            data.append({**common, **more, "y": _where(values, unfit), "hoverinfo": "skip"})
+            said = ["" if fit else ", does not fit" for fit in fits.tolist()]
+            data.append({**common, **more, "y": _where(values, unfit), "customdata": said,
+                         "hovertemplate": f"{hover}%{{customdata}}<extra></extra>"})  # fmt: skip
+    upright = {"width": 1, "dash": "dash", "color": SERIES[-1]}
     lines = [
-        {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": {"width": 1, "dash": "dash"}}
-        for x in changes(curve)
+        {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": upright} for x in changes(curve)
     ]
     along = {"title": {"text": flag(curve.along)[2:]}, "hoverformat": ",d"}
     if points[-1] / points[0] >= WIDE:
