@@ -190,8 +190,17 @@ def simulate(
 ) -> Estimate:
     """Latency, throughput, memory and a per-operator breakdown of `model` on `hw`.
 
-    Options are the command line's flags with `_` for `-`: tp, ep, dp, pp, quant, kv_cache_dtype, batch, input_len,
-    output_len, phase, mtp, kernel, runtime, … Raises a TensorcastError with the command line's message.
+    `model`: a name (`tensorcast list models`), a folder, a config.json, a hub id, or a mapping such as one; `hw`: a
+    machine's name or its YAML file. `options` are the command line's flags with `_` for `-`: tp, ep, dp, pp, quant,
+    kv_cache_dtype, batch (sequences), input_len and output_len (tokens), phase, mtp, kernel, runtime, custom, …;
+    `tensorcast simulate --help` has each with its unit and default.
+    `progress`: called with what is being done, and the share that is done or None. `cache`: traced models are kept on
+    disk; `strict`: an operator without a cost or an assumed figure is an error; `custom_dir`: files in ./custom_model
+    count; `trust_remote_code`: code that lies beside a config.json may run. `no_cache=True` is `cache=False`, and
+    `no_custom_dir=True` is `custom_dir=False`, as the flags.
+
+    Returns an Estimate, whose figures are per device and in SI units. Raises a TensorcastError with the command line's
+    message for a request that cannot be honoured.
     """
     custom_dir, cache = custom_dir and not no_custom_dir, cache and not no_cache
     switches = {"trust_remote_code": trust_remote_code, "custom_dir": custom_dir, "cache": cache, "strict": strict}

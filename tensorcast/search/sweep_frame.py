@@ -36,7 +36,8 @@ class SweepFrame(pandas.DataFrame):
     def plot_pareto(self, x: str | None = None, y: str | None = None, colour: str | None = None) -> Figure:
         """Rows by two figures, and the front that no other beats in both; None: the usual of what the rows have.
 
-        `colour`: a column whose values are told apart; of more than eight numbers by a scale.
+        Axes are in seconds, GiB and rates a second. `colour`: a column whose values are told apart; of more than eight
+        numbers by a scale. InputError for more than MOST_DRAWN rows, and as the class says.
         """
         from tensorcast.report.charts.pareto import pareto_chart
         from tensorcast.report.pages.explorer import ACROSS
@@ -49,7 +50,11 @@ class SweepFrame(pandas.DataFrame):
         return figure(pareto_chart(rows, x, y, colour), f"{shown(y)} over {shown(x)}")
 
     def plot_heatmap(self, x: str, y: str, value: str | None = None) -> Figure:
-        """The best `value`, a figure, of the rows at each pair of two options; None: the usual of what there is."""
+        """The best `value`, a figure, of the rows at each pair of two options; None: the usual of what there is.
+
+        Best is least of times and bytes, most of all else. A pair without a row that fits is an empty cell; the hover
+        says how many rows there are. InputError as the class says.
+        """
         from tensorcast.report.charts.heatmap import heatmap_chart
 
         rows, figures = self._charted()
@@ -59,7 +64,11 @@ class SweepFrame(pandas.DataFrame):
         return figure(heatmap_chart(rows, x, y, value), title)
 
     def plot_parallel(self, colour: str | None = None) -> Figure:
-        """A line a row through options and main figures; `colour`: the figure that colours them."""
+        """A line a row through options and main figures; `colour`: the figure that colours them, lighter is better.
+
+        Options are those that differ between rows, figures those that all rows have. InputError for more than
+        MOST_DRAWN rows, and as the class says.
+        """
         from tensorcast.report.charts.parallel import parallel_chart
 
         rows, figures = self._charted(drawn=True)

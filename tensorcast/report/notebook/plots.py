@@ -53,7 +53,10 @@ def _lines(text: str) -> list[str]:
 
 
 class EstimatePlots:
-    """The charts of an `Estimate`. `phase` None: decode where there is one, else the phase whose step takes longest."""
+    """The charts of an `Estimate`. `phase` None: decode where there is one, else the phase whose step takes longest.
+
+    All raise InputError for a phase that is not there, and where Plotly is not installed.
+    """
 
     def plot_breakdown(self, phase: str | None = None) -> Figure:
         """Where the time of a phase goes: modules, and operators in them, as areas (a treemap)."""
@@ -63,7 +66,7 @@ class EstimatePlots:
         return figure(treemap_chart(estimate, name), _title(estimate, f"time of {name}"))
 
     def plot_roofline(self, phase: str | None = None) -> Figure:
-        """How far each operator of a phase is from what the device can do."""
+        """How far each operator of a phase is from what the device can do: FLOP/s over FLOP per byte of memory."""
         from tensorcast.report.charts.roofline import roofline_chart
 
         estimate, name = self._drawn(phase)

@@ -203,7 +203,10 @@ class Optimum(SearchFiles):
         return pandas.DataFrame([row.to_dict() for row in self.rows])
 
     def plot_limits(self) -> Figure:
-        """What was found against each limit, as a figure of Plotly."""
+        """What was found as a share of each limit: of the best configuration, or of the nearest miss.
+
+        InputError where Plotly is not installed.
+        """
         from tensorcast.report.charts.limits import limits_chart
         from tensorcast.report.notebook.plots import figure
 
