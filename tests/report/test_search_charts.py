@@ -115,6 +115,12 @@ def test_parallel_coordinates_have_a_line_for_every_row_that_fits_and_the_best_a
     assert parallel_chart(frame, "ttft_s")["data"][0]["line"]["color"] == (-have["ttft_s"]).tolist()
 
 
+def test_ticks_of_figures_that_are_nearly_equal_differ() -> None:
+    near = swept().assign(tokens_per_s_per_user=lambda rows: 5700 + rows["tokens_per_s_per_user"] / 100)
+    forms = {axis["label"]: axis.get("tickformat") for axis in parallel_chart(near)["data"][0]["dimensions"]}
+    assert forms["tok/s/user"] == ",.6~r" and forms["TPOT [ms]"] == ",.3~r"
+
+
 def one_row() -> pd.DataFrame:
     return swept(1)
 

@@ -223,6 +223,7 @@ def test_the_comparison_is_plain_json_and_a_short_text() -> None:
         assert text in cell, text
     figure = found.plot_curve()
     assert figure.layout.title.text == "tokens_per_s_per_device along batch"
+    assert figure.layout.xaxis.dtick == 1, "no ticks between whole numbers"
     assert list(figure.data[0].y) == pytest.approx(found.frame.tokens_per_s_per_device[:4].tolist(), rel=1e-5)
     with pytest.raises(tc.InputError, match="there is no curve with along=None"):
         tc.compare(**SMALL, tp=[1, 2], along=None).plot_curve()

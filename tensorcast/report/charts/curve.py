@@ -18,6 +18,8 @@ MOST_POINTS = 512
 """Of a line; the values asked for and the ends of stretches are always among them."""
 WIDE = 20
 """From this ratio of the last value to the first on, the axis is logarithmic."""
+WHOLE = 12
+"""So near to each other, first and last leave the axis with fractions unless it is told to count."""
 
 
 def curve_chart(curve: Curve, names: Sequence[str]) -> Chart:
@@ -50,6 +52,8 @@ def curve_chart(curve: Curve, names: Sequence[str]) -> Chart:
     along = {"title": {"text": flag(curve.along)[2:]}, "hoverformat": ",d"}
     if points[-1] / points[0] >= WIDE:
         along |= {"type": "log", "dtick": np.log10(2) if points[-1] / points[0] <= 2**12 else 1}
+    elif points[-1] - points[0] <= WHOLE:
+        along["dtick"] = 1
     layout = {
         "xaxis": along, "yaxis": axis(curve.metric) | {"rangemode": "tozero"}, "height": 440, "shapes": lines,
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"}, "showlegend": True, "hovermode": "closest",

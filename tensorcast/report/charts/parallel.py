@@ -73,7 +73,17 @@ def _figure(rows: pandas.DataFrame, name: str) -> dict[str, Any]:
     if unit == "s" and len(values) and values.max() < 1:
         values, unit = values * 1e3, "ms"
     label = f"{shown(SHORT.get(name) or title(name))}{f' [{unit}]' if unit else ''}"
-    return {"label": label, "values": _few(values), "tickformat": ",.3~r"}
+    return {"label": label, "values": _few(values), "tickformat": f",.{_digits(values)}~r"}
+
+
+def _digits(values: np.ndarray) -> int:
+    """Three, and more where that would make all ticks the same.
+
+    >>> _digits(np.array([20.0, 9000.0])), _digits(np.array([5700.0, 5702.0]))
+    (3, 6)
+    """
+    span = np.ptp(values) if len(values) else 0.0
+    return min(DIGITS, 3 + int(np.log10(np.abs(values).max() / span))) if span else 3
 
 
 def _option(rows: pandas.DataFrame, name: str) -> dict[str, Any]:
