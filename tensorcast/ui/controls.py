@@ -38,16 +38,19 @@ def _evenly(least: int, most: int) -> tuple[int, ...]:
     return tuple(step for step in steps if least <= step <= most)
 
 
+_FRAMES = (1, 9, 17, 25, 33, 49, 65, 81, 97, 121, 161, 193, 241)
+"""One more than a multiple of 8: videos are compressed by 4 or 8 frames, the first apart."""
 _SHARES = tuple(round(0.05 * step, 2) for step in range(1, 21))
 SCALES: Mapping[str, tuple[float, ...]] = {
     "tp": _doubling(64), "ep": _doubling(256), "dp": _doubling(256), "pp": _doubling(64), "sp": _doubling(16),
     "cfg_parallel": (1, 2), "dcp": _doubling(16), "micro_batches": _doubling(64), "batch": _evenly(1, 4096),
     "input_len": _evenly(16, 2**20), "output_len": _evenly(1, 2**17), "max_model_len": _evenly(1024, 2**20),
     "prefix_len": (0, *_evenly(128, 2**19)), "chunk": _evenly(128, 2**16), "concurrency": _evenly(1, 4096),
-    "mtp": tuple(range(9)), "zero": tuple(range(4)), "steps": _evenly(1, 128), "frames": _evenly(1, 256),
+    "mtp": tuple(range(9)), "zero": tuple(range(4)), "steps": _evenly(1, 128), "frames": _FRAMES,
     "gpu_memory_utilization": _SHARES, "acceptance_rate": (0.0, *_SHARES),
 }  # fmt: skip
 """Where the sliders stop. Any other value can be typed."""
+_HALF = re.compile("[\ud800-\udfff]")  # JSON has them
 _DEFAULT = re.compile(r"\[default: ([^],;]+)")
 
 
@@ -76,6 +79,8 @@ def arguments(options: Mapping[str, str | bool], more: str = "") -> dict[str, An
     `options`: name → text, True for a switch. Raises InputError or click's own errors, in the command line's words.
     """
     words = [word for name, value in options.items() for word in _words(name, value)]
+    if half := next((text for text in (*words, more) if _HALF.search(text)), None):
+        raise InputError(f"{half!r}: has half a character, which no name has")
     try:
         typed = shlex.split(more)
     except ValueError as error:

@@ -177,7 +177,14 @@ def _said(error: Exception) -> str:
 
 def serve(app: Any, listening: Any) -> None:
     """Answer on the socket `listening` until interrupted."""
+    import logging
+
     import uvicorn
 
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: Any = None) -> None:
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # giving up an answer is no error any more
+            await super().shutdown(sockets)
+
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-    uvicorn.Server(config).run(sockets=[listening])
+    Server(config).run(sockets=[listening])

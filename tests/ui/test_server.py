@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import random
+import subprocess
+import sys
 
 import pytest
 
@@ -197,6 +199,14 @@ def test_large_and_strange_bodies_are_refused(client):
         assert client.post("/answer", content=body, headers=plain).status_code == 422, body
 
 
+@pytest.mark.parametrize("name", ["model", "hw", "config", "kernel", "image", "seq_lens"])
+@pytest.mark.parametrize("text", ["\0", "\ud800", "\u202e/x", "x" * 5000])
+def test_texts_that_no_file_or_name_can_have_are_refused(client, name, text):
+    body = json.dumps({"options": {**DENSE, name: text}})
+    answer = client.post("/answer", content=body, headers={"Content-Type": "application/json"}).json()
+    assert answer["error"] and "a bug of ours" not in answer["error"]
+
+
 def test_the_page_lets_nothing_foreign_in(client):
     found = client.get("/")
     policy = found.headers["content-security-policy"]
@@ -207,6 +217,34 @@ def test_the_page_lets_nothing_foreign_in(client):
     for path in ("/../pyproject.toml", "/ui/../../pyproject.toml", "/ui/..%2fui.css", "/ui/ui.css", "/ui/"):
         assert client.get(path).status_code == 404
     assert client.get("/docs").status_code == 404
+
+
+def test_an_answer_given_up_at_the_end_is_no_traceback():
+    script = """
+import os, signal, socket, threading, urllib.request
+from fastapi import FastAPI
+from tensorcast.ui.server import serve
+app, never = FastAPI(), threading.Event()
+@app.get("/")
+def late():
+    os.kill(os.getpid(), signal.SIGINT)
+    never.wait(5)
+listening = socket.create_server(("127.0.0.1", 0))
+address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+def ask():
+    try:
+        urllib.request.urlopen(address)
+    except OSError:
+        pass
+threading.Thread(target=ask, daemon=True).start()
+try:
+    serve(app, listening)
+except KeyboardInterrupt:
+    os._exit(0)
+os._exit(1)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.nightly
