@@ -75,6 +75,13 @@ def test_controls_figures_refusals_pins_and_reports(server, opened, tmp_path):
         assert shown(page, "ttft_s") == seconds(truth.metrics["ttft_s"])
         assert shown(page, "total_bytes") == bytes_(truth.memory["total_bytes"])
         assert page.get_attribute("#input_len", "placeholder") == "4096"
+        assert page.get_attribute("[data-slides=input_len]", "aria-valuetext") == "4096"
+        page.focus("#kv_cache_dtype")
+        assert page.text_content("#help") == f"--kv-cache-dtype: {page.text_content('#kv_cache_dtype-help')}"
+        clipped = """[...document.querySelectorAll("#asked .control, #asked label, #answers .answer")]
+                       .filter((each) => each.scrollWidth > each.clientWidth + 1).map((each) => each.textContent)"""
+        page.eval_on_selector_all("#asked details", "all => all.forEach((each) => (each.open = true))")
+        assert page.evaluate(clipped) == []
         for chart in ("memory", "bounds", "treemap", "roofline"):
             assert page.locator(f"#{chart} .main-svg").count(), chart
         assert not page.is_visible("#communication")  # one device has nobody to talk to
@@ -135,6 +142,17 @@ def test_controls_figures_refusals_pins_and_reports(server, opened, tmp_path):
         waiting.value.save_as(tmp_path / "report.json")
         truth = tc.simulate(**DENSE, tp=1, batch=32, input_len=1024)
         assert json.loads((tmp_path / "report.json").read_text())["metrics"] == truth.metrics
+
+        # Paper has no controls and all figures; a choice that was made is no default; the defaults come back.
+        page.select_option("#phase", "prefill")
+        settled(page, tp=1, phase="prefill", batch=32, input_len=1024)
+        assert page.text_content("#phase option") == "default: auto"
+        page.emulate_media(media="print")
+        assert not page.is_visible("#asked") and not page.is_visible("#pin")
+        page.emulate_media(media="screen")
+        page.click("#defaults")
+        settled(page)
+        assert page.input_value("#tp") == page.input_value("#phase") == ""
 
 
 def test_on_a_phone_in_the_dark(server, opened):
