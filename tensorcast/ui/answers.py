@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from tensorcast.errors import InputError
 from tensorcast.estimate import Estimate, simulate
 from tensorcast.report.data.json import strict
-from tensorcast.ui.ahead import neighbours
+from tensorcast.ui.ahead import Options, neighbours
 from tensorcast.ui.controls import SCALES, arguments
-from tensorcast.ui.tracer import Options, Tracer
+from tensorcast.ui.tracer import Tracer
 
 LOOKED_AT = ("decode", "denoise")
 """Phases that most of a request's time goes to; of other models the first is shown."""
@@ -53,6 +53,7 @@ class Answers:
     def __init__(self, given: Options, tracer: Tracer) -> None:
         self.given, self.tracer = dict(given), tracer
         self._one = threading.Lock()
+        self._retraced: set[tuple[str, str]] = set()  # (model, control) a move of which had to be traced
 
     def page(
         self, options: Controls, more: str, view: str, *, moved: str = "", wanted: Callable[[], bool] = lambda: True
@@ -63,8 +64,8 @@ class Answers:
         values may be asked next. `wanted`: whether somebody still waits for the answer.
         """
         asked = self._arguments(options, more)
-        figures = self._estimate(asked, wanted).to_dict(timelines=False)
-        self.tracer.expect(neighbours(asked, moved))
+        figures = self._estimate(asked, wanted, moved).to_dict(timelines=False)
+        self.tracer.expect(neighbours(asked, moved, traced=(asked.get("model", ""), moved) in self._retraced))
         phases = list(figures["phases"])
         view = next((phase for phase in (view, *LOOKED_AT) if phase in phases), phases[0])
         model, hardware, memory = (figures[name] for name in ("model", "hardware", "memory"))
@@ -99,11 +100,12 @@ class Answers:
     def _arguments(self, options: Controls, more: str) -> dict[str, Any]:
         return {**arguments(options, more), **self.given}
 
-    def _estimate(self, asked: Options, wanted: Callable[[], bool] = lambda: True) -> Estimate:
+    def _estimate(self, asked: Options, wanted: Callable[[], bool] = lambda: True, moved: str = "") -> Estimate:
         try:
             return self._simulated(asked, _untraced)
         except Untraced:
             self.tracer.trace(asked, wanted)
+            self._retraced.add((asked.get("model", ""), moved))
             return self._simulated(asked)
 
     def _simulated(self, asked: Options, progress: Any = None) -> Estimate:

@@ -8,14 +8,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from tensorcast.errors import InputError, TensorcastError
-from tensorcast.search.evaluation.cases import VARIABLES
 from tensorcast.search.execution.helper import Helper, LostHelper
+from tensorcast.ui.ahead import Options
 
-Options = Mapping[str, Any]
 NICENESS = 5
 """The page answers first."""
 
@@ -26,7 +24,7 @@ class Tracer:
     def __init__(self) -> None:
         self._helper: Helper | None = None
         self._turn, self._wake = threading.Lock(), threading.Event()
-        self._next: list[Options] = []
+        self._next: list[tuple[str, Options]] = []
         self._expected: set[str] = set()
 
     def start(self) -> None:
@@ -41,13 +39,12 @@ class Tracer:
         if error := self._call(options, wanted):
             raise InputError(error)
 
-    def expect(self, options: Iterable[Options]) -> None:
+    def expect(self, options: Mapping[str, Options]) -> None:
         """Trace these when there is time, in place of those expected so far; what fails is left to who asks for it.
 
-        Once for each deployment: what it is traced with reaches other work, or that is traced when it is asked.
+        By a key each: what had the same key is not traced again.
         """
-        once = {_deployment(each): each for each in options}
-        self._next = [each for deployment, each in once.items() if deployment not in self._expected]
+        self._next = [(key, each) for key, each in options.items() if key not in self._expected]
         if self._next:
             self._wake.set()
 
@@ -58,9 +55,9 @@ class Tracer:
             self._wake.wait()
             self._wake.clear()
             while waiting := self._next:
-                self._next = waiting[1:]
-                self._expected.add(_deployment(waiting[0]))
-                self._call(waiting[0])
+                (key, options), self._next = waiting[0], waiting[1:]
+                self._expected.add(key)
+                self._call(options)
 
     def _call(self, options: Options, wanted: Callable[[], bool] = lambda: True) -> str:
         with self._turn:
@@ -77,10 +74,6 @@ class Tracer:
             self._helper = Helper(os.getcwd())
             self._helper.call(prepared)
         return self._helper
-
-
-def _deployment(options: Options) -> str:
-    return repr(sorted((name, value) for name, value in options.items() if name not in VARIABLES))
 
 
 def prepared() -> None:

@@ -21,7 +21,7 @@ class Here:
         tc.simulate(**options)
 
     def expect(self, options) -> None:
-        self.expected = list(options)
+        self.expected = list(options.values())
 
 
 @pytest.fixture

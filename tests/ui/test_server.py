@@ -122,6 +122,17 @@ def test_what_may_be_asked_next_is_expected(client, here):
     assert len(expected({}, "no such control")) == 4
 
 
+def test_work_that_had_to_be_traced_is_traced_ahead(client, here):
+    def lengths(**options):
+        body = {"options": {"model": "pixart-sigma", "hw": "h100-sxm", "layers": "1", **options}, "moved": "input_len"}
+        client.post("/answer", json=body)
+        return {each["input_len"] for each in here.expected if "tp" not in each and "ep" not in each}
+
+    first = lengths(input_len="77")  # a length no other test has
+    assert len(here.asked) == 1 and {64, 96, 128, 4096} <= first
+    assert {64, 96, 128, 4096} <= lengths(input_len="77")  # known now, though nothing is traced
+
+
 def test_a_client_that_has_left_is_not_waited_for(here, own_folder):
     from anyio.from_thread import start_blocking_portal
 

@@ -54,7 +54,7 @@ def test_a_lost_process_is_said_and_replaced(traces):
 
 def test_what_is_asked_comes_before_what_is_expected(traces):
     traces.start()
-    traces.expect([{"n": "slow"}, {"n": "later"}])
+    traces.expect({"1": {"n": "slow"}, "2": {"n": "later"}})
     assert started.wait(10)
     asking = threading.Thread(target=traces.trace, args=({"n": "now"},))
     asking.start()
@@ -63,7 +63,7 @@ def test_what_is_asked_comes_before_what_is_expected(traces):
     gate.set()
     asking.join(10)
     started.clear()
-    traces.expect([{"n": "last"}])
+    traces.expect({"3": {"n": "last"}})
     assert started.wait(10)
     assert CALLS == ["slow", "now", "last"]
 
@@ -77,10 +77,10 @@ def test_what_nobody_waits_for_is_not_traced(traces):
 def test_the_same_expectations_are_traced_once(traces):
     traces.start()
     for _ in range(3):
-        traces.expect([{"n": 1}])
+        traces.expect({"1": {"n": 1}})
     assert started.wait(10)
     started.clear()
-    traces.expect([{"n": 2}])
+    traces.expect({"2": {"n": 2}})
     assert started.wait(10)
     assert CALLS == [1, 2]
 
