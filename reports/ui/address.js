@@ -17,10 +17,10 @@ function askedBy(query) {
   return { options: Object.fromEntries(typed), more, view };
 }
 
-// What the address asks for now, what each of its pins asked for, and whether it says anything.
+// What the address asks for now, and what each of its pins asked for.
 export function recalled() {
   const query = new URLSearchParams(location.search);
-  return { now: askedBy(query), pins: query.getAll("pin").map((pin) => askedBy(new URLSearchParams(pin))), any: query.size > 0 };
+  return { now: askedBy(query), pins: query.getAll("pin").map((pin) => askedBy(new URLSearchParams(pin))) };
 }
 
 let remembering;
@@ -29,6 +29,6 @@ export function remember() {
   remembering = setTimeout(() => {
     const query = queryOf(asked());
     state.pins.forEach((pin) => query.append("pin", queryOf(pin.asked)));
-    history.replaceState(null, "", `?${query}`);
+    history.replaceState(null, "", query.size ? `?${query}` : location.pathname);
   }, PAUSE_MS);
 }

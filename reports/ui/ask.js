@@ -1,7 +1,7 @@
 // The server is asked one thing at a time, as the controls move, and the answer to the latest is the one that counts.
 import { remember } from "./address.js";
 import { asked } from "./controls.js";
-import { desk, say, state } from "./desk.js";
+import { desk, say, settled, state } from "./desk.js";
 import { refused, show } from "./figures.js";
 
 const LONG_MS = 300; // a request that takes longer has a model to trace; it is left for what is asked after it
@@ -19,7 +19,10 @@ export function update(moved = "") {
   remember();
   lastMoved = moved;
   const wanted = asked();
-  if (!state.answer && !Object.keys(wanted.options).length && !wanted.more) return;
+  if (!state.answer && !wanted.options.hw && !wanted.more) {
+    say(wanted.options.model ? "Choose a machine." : "Choose a model and a machine.");
+    return settled();
+  }
   if (state.answer) desk.dataset.state = "waiting";
   if (!running) return ask(wanted);
   isStale = true;

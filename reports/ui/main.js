@@ -3,7 +3,7 @@ import { recalled } from "./address.js";
 import { post, update } from "./ask.js";
 import { loaded } from "./charts.js";
 import { fill, listen } from "./controls.js";
-import { desk, settled, state, told } from "./desk.js";
+import { desk, state, told } from "./desk.js";
 import { redraw } from "./figures.js";
 import { MOST_PINS, pin } from "./pins.js";
 import { copy, download } from "./take.js";
@@ -32,12 +32,12 @@ async function recallPins(pins) {
   }
 }
 
-const { now, pins, any } = recalled();
+const { now, pins } = recalled();
 listen(update);
 buttons();
 desk.addEventListener("pins", redraw);
 document.addEventListener("theme", redraw);
 fill(now);
 await recallPins(pins);
-any ? update() : settled();
+update();
 loaded();

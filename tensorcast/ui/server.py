@@ -76,7 +76,10 @@ def application(answers: Answers, hosts: Collection[str] = LOOPBACK) -> FastAPI:
     @app.get("/ui/{name}")
     def script(name: str) -> Response:
         found = scripts().get(name)
-        return FileResponse(found, media_type="text/javascript") if found else PlainTextResponse("no such script", 404)
+        if found is None:
+            return PlainTextResponse("no such script", 404)
+        # Scripts of two versions of ours must not meet in a browser.
+        return FileResponse(found, media_type="text/javascript", headers={"Cache-Control": "no-cache"})
 
     @app.get("/plotly.js")
     def plotly() -> Response:

@@ -69,6 +69,7 @@ def test_controls_figures_refusals_pins_and_reports(server, opened, tmp_path):
     with opened(server) as page:
         assert page.text_content("#said") == "Choose a model and a machine."
         type_in(page, "model", DENSE["model"])
+        assert page.text_content("#said") == "Choose a machine."
         type_in(page, "hw", DENSE["hw"])
         settled(page)
         truth = tc.simulate(**DENSE)

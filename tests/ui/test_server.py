@@ -259,6 +259,15 @@ os._exit(1)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_a_script_of_ones_own_takes_the_place_of_ours(client, own_folder):
+    ours = client.get("/ui/pins.js")
+    assert "compare" in ours.text and ours.headers["cache-control"] == "no-cache"
+    (own_folder / "reports" / "ui").mkdir(parents=True)
+    (own_folder / "reports" / "ui" / "main.js").write_text("// mine")
+    assert client.get("/ui/main.js").text == "// mine"
+    assert client.get("/ui/pins.js").text == ours.text
+
+
 @pytest.mark.nightly
 def test_a_thousand_answers_leave_nothing_behind(client):
     from resource import RUSAGE_SELF, getrusage
