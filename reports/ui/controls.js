@@ -58,10 +58,14 @@ export function showDefaults(used, { options }) {
   sliders.filter((slider) => slider !== document.activeElement).forEach(place);
 }
 
-// Frame the controls whose flag a refusal names; none for "".
+// Frame the controls whose flag a refusal names, folded ones too; none for "".
 export function frame(line) {
-  for (const control of document.querySelectorAll(".control[data-flag]"))
-    control.classList.toggle("wrong", new RegExp(`${control.dataset.flag}(?![\\w-])`).test(line));
+  for (const control of document.querySelectorAll(".control[data-flag]")) {
+    const isWrong = new RegExp(`${control.dataset.flag}(?![\\w-])`).test(line);
+    control.classList.toggle("wrong", isWrong);
+    const folded = control.closest("details");
+    if (isWrong && folded) folded.open = true;
+  }
 }
 
 // Call `changed` with the name of a control whenever one has another value.

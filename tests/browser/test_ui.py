@@ -103,6 +103,10 @@ def test_controls_figures_refusals_pins_and_reports(server, opened, tmp_path):
         said = page.text_content("#said")
         assert said.startswith("--tp 7: ") and "The figures below are of: tensorcast simulate" in said
         assert page.locator(".control.wrong #tp").count() == 1
+        page.fill("#more", "--sp 3")
+        page.press("#more", "Tab")
+        page.wait_for_selector("#asked details[open] .control.wrong #sp")
+        type_in(page, "more", "")
         assert float(page.eval_on_selector("#answers", "each => getComputedStyle(each).opacity")) < 0.5
         page.click("#pin")
         assert page.text_content("#told") == "Wait for figures, or change what was refused."
