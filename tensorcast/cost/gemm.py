@@ -17,7 +17,8 @@ GEMM library documents.
 Of special kernels: `ev`, `tv` describe the one on the vector units for up to 15 rows; `few` is the least that 3 to 15
 rows take beyond t0 where they are padded first; `large`, `pair` and `whole` say from or up to how many rows a library
 uses large tiles only, hands full blocks to pairs of cores, or does not split k. `droop`: the matrix engine slows down
-with the FLOP of a call beyond 10¹², as the clock gives way to the power limit.
+with the FLOP of a call beyond 10¹², as the clock gives way to the power limit, and no further beyond 2·10¹⁴: the
+largest calls that were measured are of 1.7·10¹⁴.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ TILE_M, TILE_N = _SHAPES[:, :1], _SHAPES[:, 1:]
 SPLITS = np.array([1, 2, 4, 8, 16, 32], dtype=float)[:, None]
 CANDIDATES = len(_SHAPES) * len(SPLITS)
 FEW_ROWS = 15
+FULL_CLOCK, LEAST_CLOCK = 1e12, 2e14  # FLOP of a call
 _BLOCK = 256  # configurations evaluated at once: candidates × block stay in the processor's cache
 
 
@@ -106,7 +108,7 @@ def _best(b, m, n, k, memory, item, peak, p, hw) -> tuple[np.ndarray, np.ndarray
     """(seconds, seconds of the cores' work) with the fastest tiles. Arrays [tiles, splits, calls]."""
     ba, bb, bc = item
     rows, columns = np.minimum(TILE_M, 8 * np.ceil(m / 8)), np.minimum(TILE_N, n)
-    droop = np.minimum(1.0, (1e12 / (2 * b * m * n * k)) ** p["droop"])  # the clock gives way to the power limit
+    droop = (FULL_CLOCK / np.clip(2 * b * m * n * k, FULL_CLOCK, LEAST_CLOCK)) ** p["droop"]
     math = 2 * TILE_M * TILE_N / (peak / hw.cores * p["ec"]) / droop
     load = (rows * ba + columns * bb) / p["bsm"]
     step = np.cbrt(math * math * math + load * load * load + p["kap"] ** 3)  # seconds along k, per element

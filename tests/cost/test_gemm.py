@@ -75,6 +75,13 @@ def test_large_products_come_near_the_peak_and_small_ones_near_the_launch():
     assert small < float(seconds("h100", 1, 256, 256)) < small + 2e-6
 
 
+def test_the_clock_falls_no_lower_than_it_was_measured():
+    """A product of 10¹⁵ FLOP reaches what one of 2·10¹⁴ does: slower ones were never seen."""
+    m = np.array([2**19, 2**22, 2**25])
+    each = seconds("h200", m, 8192, 24576) / m
+    assert each == pytest.approx(each[0], rel=1e-3)
+
+
 def test_a_batch_is_more_than_one_and_less_than_one_after_another():
     one, many = (float(seconds("h100", 64, 512, 512, b=b)) for b in (1.0, 64.0))
     assert one < many < 64 * one
