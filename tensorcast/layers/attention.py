@@ -14,6 +14,7 @@ from tensorcast.layers.mla import attend_latent
 from tensorcast.layers.packed import attend_packed
 from tensorcast.layers.patching import GlobalPatch, Replacement, patched
 from tensorcast.layers.state import has_state, install, state_of
+from tensorcast.models.library import library
 from tensorcast.ops.base import dtype_name
 from tensorcast.trace.context import current
 from tensorcast.vision.rules import PROMPT, pairs_ahead, together
@@ -46,9 +47,7 @@ class AttentionRule:
 
 def register_interface() -> None:
     """Make `attn_implementation="tensorcast"` known to transformers. No mask is registered: the rule carries it."""
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    ALL_ATTENTION_FUNCTIONS.register(INTERFACE, attention_interface)
+    library("transformers.modeling_utils").ALL_ATTENTION_FUNCTIONS.register(INTERFACE, attention_interface)
 
 
 def install_attention(model) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tensorcast.errors import InputError, ModelError, TensorcastError
 from tensorcast.models.blueprint import Blueprint
 from tensorcast.models.check import parts
+from tensorcast.models.library import library
 from tensorcast.models.recipes import Recipe, Wanted, recipe_for
 from tensorcast.models.reference import TEXT_ENCODER, ModelSource
 from tensorcast.models.roles import FORWARD
@@ -107,12 +108,10 @@ def count_parameters(module: torch.nn.Module) -> int:
 @contextmanager
 def _library_messages() -> Iterator[list[str]]:
     """What transformers warns about while a model is built, as lines for the report instead of on stderr."""
-    from tensorcast.models.recipes.transformers import _import
-
     lines: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: lines.append("transformers: " + " ".join(record.getMessage().split()))
-    _import("transformers.utils.logging").get_logger("transformers")  # installs the library's own handler first
+    library("transformers.utils.logging").get_logger("transformers")  # installs the library's own handler first
     logger = logging.getLogger("transformers")
     handlers, propagate = logger.handlers[:], logger.propagate
     logger.handlers, logger.propagate = [handler], False

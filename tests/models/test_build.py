@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import tensorcast as tc
 from tensorcast.errors import InputError, ModelError
 from tensorcast.models.build import build_blueprint, count_parameters
 from tensorcast.models.reference import resolve_model
@@ -185,6 +186,22 @@ def test_version_4_tied_keys_are_explained(tmp_path):
     source = remote_folder(tmp_path / "rem_list", '["lm_head.weight"]')
     with pytest.raises(ModelError, match=r"uses a list; transformers >= 5 needs {'lm_head.weight': '<source>'}"):
         build_blueprint(source, trust_remote_code=True)
+
+
+def test_a_torchvision_of_another_torch_is_named(monkeypatch):
+    """As Python raises it, two errors deep; whatever of transformers is imported first."""
+
+    def broken(name):
+        try:
+            raise RuntimeError("operator torchvision::nms does not exist")
+        except RuntimeError as fault:
+            raise ImportError("Could not import module 'PreTrainedModel'") from fault
+
+    monkeypatch.setattr("tensorcast.models.library.import_module", broken)
+    with pytest.raises(ModelError, match="torchvision does not match the installed torch; uninstall it or install"):
+        tc.simulate("qwen3-0.6b", "h100-sxm", layers=1, cache=False)
+    with pytest.raises(ModelError, match="torchvision does not match"):
+        build_blueprint(resolve_model("qwen3-0.6b", layers=1))
 
 
 def test_nothing_is_asked_and_nothing_printed(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from tensorcast.errors import ModelError, near_names
@@ -13,6 +12,7 @@ from tensorcast.models.blueprint import normalise_type
 from tensorcast.models.builders import builder_for, in_transformers, origin_of
 from tensorcast.models.defaults import require_stated
 from tensorcast.models.fixups import apply_fixup
+from tensorcast.models.library import library
 from tensorcast.models.recipes import Recipe, Step, Wanted
 from tensorcast.models.reference import LANGUAGE, ModelSource
 from tensorcast.models.roles import CACHES, FORWARD, Role, role_of
@@ -145,7 +145,7 @@ def keeps_cache(model_class: type) -> bool:
 
 
 def _is_causal(model_class: type) -> bool:
-    names = _import("transformers.models.auto.modeling_auto").MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    names = library("transformers.models.auto.modeling_auto").MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     return model_class.__module__.startswith("transformers.") and model_class.__name__ in names.values()
 
 
@@ -244,10 +244,10 @@ def config_object(source: ModelSource) -> Any:
 def _config_class(kind: str) -> type:
     name = native.config_class_names().get(kind)
     if name is not None:
-        module = _import(f"transformers.models.{native.module_of(kind)}")
+        module = library(f"transformers.models.{native.module_of(kind)}")
         if hasattr(module, name):
             return getattr(module, name)
-    return _import("transformers.models.auto.configuration_auto").CONFIG_MAPPING[kind]
+    return library("transformers.models.auto.configuration_auto").CONFIG_MAPPING[kind]
 
 
 def _registered(kind: str) -> bool:
@@ -261,14 +261,14 @@ def _registered(kind: str) -> bool:
 def _model_class(config: object, kind: str, architectures: list[str] | None, name: str) -> type:
     """`architectures[0]` where transformers has it for this configuration, else what is registered for its class: a
     language model with a head, an image-text model, or the base model."""
-    _import("transformers.models.auto.modeling_auto")
+    library("transformers.models.auto.modeling_auto")
     from tensorcast.models.objects import model_mappings
 
     asked = architectures[0] if architectures else None
     if asked and native.is_native(kind):
-        found = getattr(_import(f"transformers.models.{native.module_of(kind)}"), asked, None)
+        found = getattr(library(f"transformers.models.{native.module_of(kind)}"), asked, None)
         if found is None:
-            found = getattr(_import("transformers"), asked, None)
+            found = getattr(library("transformers"), asked, None)
         if found is not None and isinstance(own_part(config, found), getattr(found, "config_class", None) or ()):
             return found
         if any(found in _listed(mapping, config) for mapping in model_mappings(config)):
@@ -292,7 +292,7 @@ def _listed(mapping: Any, config: object) -> tuple[type, ...]:
 
 def _type_of_architecture(architecture: str, name: str) -> str:
     """The model type whose causal or image-text class is `architecture`: for a configuration without model_type."""
-    modeling = _import("transformers.models.auto.modeling_auto")
+    modeling = library("transformers.models.auto.modeling_auto")
     known: dict[str, str] = {}
     for names in (modeling.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, modeling.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES):
         for kind, classes in names.items():
@@ -321,24 +321,6 @@ def _keep_fp32(module: torch.nn.Module, wanted: torch.dtype) -> None:
     for path, parameter in module.named_parameters():
         if pattern.search(path) and parameter.dtype.is_floating_point:
             parameter.data = parameter.data.to(torch.float32)
-
-
-def _import(module: str):
-    """Import `module`; a broken installation is explained in one line instead of transformers' own long way round."""
-    try:
-        return importlib.import_module(module)
-    except Exception as reason:
-        raise ModelError(_import_reason(module, reason)) from reason
-
-
-def _import_reason(module: str, reason: Exception) -> str:
-    root: BaseException = reason
-    while root.__cause__ is not None or root.__context__ is not None:
-        root = root.__cause__ or root.__context__
-    text = f"{reason} {root}"
-    if "torchvision" in text:
-        return "torchvision does not match the installed torch; uninstall it or install the matching version"
-    return f"{module} cannot be imported: {_one_line(root)}; reinstall torch and transformers"
 
 
 def _unknown_type(source: ModelSource, kind: str) -> str:
