@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import torch
@@ -48,7 +48,7 @@ class Row:
     uncosted: dict[str, int] = field(default_factory=dict)
     # phase → equal, equal after terms of operators, a ratio ours / theirs, or why the stock class was not counted
     flops: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0  # slowest first trace at full depth
+    seconds: float = 0.0  # of the processor: slowest first trace at full depth
 
     @property
     def traces(self) -> bool:
@@ -98,10 +98,10 @@ def _whole(row: Row):
         row.prefill = row.decode = _said(reason)
         return None
     for phase, step in STEPS.items():
-        start = perf_counter()
+        start = process_time()
         result = _reason_of(lambda phase=phase, step=step: _traced(row, model, phase, step))
         setattr(row, phase, result)
-        row.seconds = max(row.seconds, perf_counter() - start)
+        row.seconds = max(row.seconds, process_time() - start)
     return model if row.traces else None
 
 
