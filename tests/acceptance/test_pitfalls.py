@@ -32,6 +32,28 @@ def test_attention_asked_of_torch_is_one_operator_and_counts_its_pairs():
     assert not {"aten::bmm", "aten::_softmax"} & {*ops.index}
 
 
+LLAMA = {
+    "embedding": 1, "rms_norm": 65, "linear": 129, "rotary": 32, "rotary_lookup": 1, "kv_append": 32, "attention": 32,
+    "swiglu": 32, "residual_add": 64,
+}  # fmt: skip
+DEEPSEEK = {  # three dense layers and two with experts, on eight ranks
+    "embedding": 1, "rms_norm": 21, "quantize": 25, "linear": 28, "rotary": 5, "rotary_lookup": 1, "kv_append": 5,
+    "bmm": 10, "mla_attention": 5, "aten::cat": 5, "swiglu": 5, "moe_route": 2, "moe_experts": 2, "aten::add": 2,
+    "residual_add": 10, "all_reduce": 11, "all_gather": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "pinned"),
+    [({"model": "llama-3.1-8b"}, LLAMA), ({"model": "deepseek-v3", "tp": 8, "layers": 5}, DEEPSEEK)],
+    ids=["llama", "deepseek"],
+)
+def test_the_operators_of_a_decode_step_are_pinned(asked, pinned):
+    """What another version of a library decomposes or fuses in another way changes the answer: here it is seen."""
+    ops = tc.simulate(hw="h200-sxm", input_len=64, output_len=2, phase="decode", **asked).phases["decode"].ops
+    assert ops.groupby("op")["count"].sum().to_dict() == pinned
+
+
 def test_views_are_not_in_the_table():
     ops = tc.simulate("qwen3-0.6b", "h100", input_len=64, output_len=2).phases["prefill"].ops
     assert not {op for op in ops["op"] if op.removeprefix("aten::") in ("view", "transpose", "t", "slice", "reshape")}
