@@ -110,6 +110,7 @@ def command(
     check_outputs((*files.items(), ("--markdown", markdown_file), ("--html", html_file)))
     from tensorcast.report.pages.sample import Sample
     from tensorcast.search.axes.space import Space
+    from tensorcast.search.frame import joined
     from tensorcast.search.summary import Summary, check_figure
     from tensorcast.search.sweep import run
 
@@ -127,7 +128,7 @@ def command(
     page = [] if html_file is None else [Sample(*figures)]
     with _sinks(files) as sinks:
         with bar(quiet) as report:
-            for table in run(space, executor, out, resume, jobs, not no_cache, report):
+            for table in joined(run(space, executor, out, resume, jobs, not no_cache, report)):
                 for sink in (summary, *sinks, *page):
                     sink.add(table)
         summary.check()

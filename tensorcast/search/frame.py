@@ -16,7 +16,7 @@ The columns are those of the space, never of the results: all shards of a sweep 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 INPUTS = ("model", "hw", "tp", "ep", "dp", "pp", "sp", "quant", "kv_cache_dtype", "batch", "input_len", "output_len")
 """Inputs that every row has."""
 TEXT = pa.dictionary(pa.int32(), pa.string())
+FEW = 4096  # rows that are worth a table of their own
 _ALWAYS = {"gpu_memory_utilization": 1.0}  # its default: what varies where nothing does
 
 
@@ -72,6 +73,25 @@ def evaluate(shard: Shard, cache: bool = True, progress: Callable | None = None)
     if found.keys() - {"suggestions"}:
         raise LookupError(f"figures that search/evaluation/figures.py does not list: {', '.join(found)}")
     return pa.table([columns[name] for name in wanted.names], schema=wanted)
+
+
+def joined(tables: Iterable[pa.Table], least: int = FEW) -> Iterator[pa.Table]:
+    """The same rows in fewer tables, of at least `least` rows but the last: many plans make tables of a few rows each.
+
+    What sums up or writes rows takes about a millisecond a table, however few its rows are.
+    """
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        if sum(map(len, held)) >= least:
+            yield _whole(held)
+            held = []
+    if held:
+        yield _whole(held)
+
+
+def _whole(tables: list[pa.Table]) -> pa.Table:
+    return tables[0] if len(tables) == 1 else pa.concat_tables(tables).unify_dictionaries().combine_chunks()
 
 
 def to_pandas(table: pa.Table) -> SweepFrame:

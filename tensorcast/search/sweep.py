@@ -14,7 +14,7 @@ from tensorcast.errors import InputError
 from tensorcast.search.axes.space import MOST_ROWS, Shard, Space
 from tensorcast.search.evaluation.tables import prepare
 from tensorcast.search.execution.executors import LOCAL, Here, executor_named
-from tensorcast.search.frame import evaluate, schema, to_pandas
+from tensorcast.search.frame import evaluate, joined, schema, to_pandas
 from tensorcast.search.summary import Summary
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def sweep(
     """
     whole = combined(space, {"model": model, "hw": hw, **options})
     summary, found = Summary(top=0), []
-    for table in run(whole, executor, out, resume, jobs, cache, progress):
+    for table in joined(run(whole, executor, out, resume, jobs, cache, progress)):
         summary.add(table)
         found.append(table)
     summary.check()

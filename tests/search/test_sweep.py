@@ -8,13 +8,14 @@ import math
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import tensorcast as tc
 from tensorcast.search import sweep as sweeping
 from tensorcast.search.axes.space import Space
 from tensorcast.search.evaluation.figures import FIGURES
-from tensorcast.search.frame import INPUTS, evaluate, schema
+from tensorcast.search.frame import INPUTS, evaluate, joined, schema
 from tests.verify.tiny import TINY
 
 
@@ -119,6 +120,17 @@ def test_all_shards_have_the_schema_of_the_space(folder) -> None:
     assert len(tables) == 12 and {table.schema for table in tables} == {schema(space.options)}
     whole = pa.concat_tables(tables)
     assert whole["batch"].null_count == 0 and whole["fits"].null_count == 4
+    few = list(joined(tables, least=5))
+    assert [len(table) for table in few] == [5, 5, 2]
+    assert {table.schema for table in few} == {schema(space.options)}
+    assert pa.concat_tables(few).to_pylist() == whole.to_pylist()
+
+
+def test_a_file_of_many_plans_has_few_row_groups(folder, run) -> None:
+    plans = ("--tp", "1,2", "--pp", "1,2", "--quant", "none,w8a8", "--batch", "1,2")
+    code, _, err = run("sweep", "--model", "./llama", "--hw", "h100-sxm", *plans, "-q", "--parquet", "rows.parquet")
+    file = pq.ParquetFile("rows.parquet")
+    assert (code, err, file.metadata.num_rows, file.num_row_groups) == (0, "", 16, 1)
 
 
 def test_shards_of_any_size_say_the_same(folder, monkeypatch) -> None:
