@@ -1,6 +1,7 @@
 # make simulate   install and run the flagship example
 # make test       install and run every test but the nightly ones
-# make nightly    the slow tests            make lint    style
+# make nightly    the slow tests: 70 min of a quarter of a core, two thirds of it three surveys of all types there are
+# make lint       style
 # make browser    install Chromium (Debian) for the tests of tests/browser, and run them
 # make bench      speed of the command      make clean   remove what make made
 # make accuracy DATA="DIR …"   docs/accuracy.md from folders of measured tables
