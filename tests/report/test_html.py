@@ -13,6 +13,7 @@ import pytest
 import tensorcast as tc
 from tensorcast.cli.main import cli
 from tensorcast.errors import InputError
+from tensorcast.report.markdown import to_markdown
 from tensorcast.report.pages import simulate_page
 from tensorcast.report.pages.html import plotly_bundle, render
 
@@ -76,6 +77,16 @@ def test_the_library_is_inside_whole() -> None:
 
     script = Path(plotly.__file__).with_name("package_data") / "plotly.min.js"
     assert gzip.decompress(base64.b64decode(plotly_bundle())) == script.read_bytes()
+
+
+def test_what_does_not_fit_is_a_verdict_and_no_negative_figure(estimate) -> None:
+    memory = estimate["memory"]
+    small = {"capacity_bytes": memory["total_bytes"] // 2, "fits": False, "max_batch": 0, "suggestions": []}
+    squeezed = {**estimate, "memory": memory | small}
+    for text in (simulate_page(squeezed).split('id="plotly"')[0], to_markdown(squeezed)):
+        assert "does not fit" in text
+        assert not re.search(r"(?<![\w.])[-−]\d[\d.]* [KMGT]?i?B\b", text)
+    assert " missing." in simulate_page(squeezed) and " free." not in simulate_page(squeezed)
 
 
 def test_the_data_blocks_hold_no_markup(estimate) -> None:
