@@ -88,10 +88,14 @@ def test_simulate(flags: str, fits, models) -> None:
     assert LONG not in flags or LONG in whole(out)
 
 
+FRONT = "tokens_per_s_per_user,tokens_per_s_per_device"
+
+
 def test_sweep_compare_and_optimize(fits, models) -> None:
     for out in (
         fits("sweep", "--model", ",".join(models), *SPLIT.split()),
         fits("sweep", "--model", ",".join(models), "--hw", "h100", "--batch", "1:8", *WORK),
+        fits("sweep", "--model", ",".join(models), "--hw", "h100", "--batch", "1:64", "--pareto", FRONT, *WORK),
         fits("compare", "--model", ",".join(models), "--hw", "h100", "--values", "1:8", *WORK),
         fits(
             "optimize", "--model", models[0], "--hw", "h100", "--devices", "2", "--jobs", "1", "--batch", "1:4", *WORK

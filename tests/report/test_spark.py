@@ -51,6 +51,14 @@ def test_what_stands_behind(values: list[float], line: str) -> None:
     assert [text.plain for text in spark_lines(curves, seconds, 80, less=True, one_scale=False)] == [line]
 
 
+def test_where_there_is_no_room_figures_stand_below() -> None:
+    curves = {"max_model_len": (np.array([1_152, 40_000]), np.array([32_226.0, 32_384.0]))}
+    lines = spark_lines(curves, lambda value: f"{value:,.0f}", 72, less=False, one_scale=False)
+    first, second = (line.plain for line in lines)
+    assert first == "  max_model_len  ▁█  "
+    assert second == "    1,152 to 40,000: from 32,226 at 1,152 to 32,384 at 40,000"
+
+
 def test_one_scale_for_all() -> None:
     points = np.array([1, 2])
     curves = {"A": (points, np.array([1.0, 8.0])), "B": (points, np.array([2.0, 3.0]))}

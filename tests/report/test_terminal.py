@@ -120,9 +120,12 @@ def test_no_colour_asked(monkeypatch) -> None:
 def test_an_ascii_stream_gets_ascii() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
-    print_report(sample(), file=stream)
+    figures = [f"gemm (int8) ±{error} %, product y[m, n] = x[m, k] · w[n, k]ᵀ → y" for error in range(10)]
+    print_report(sample() | {"provenance": {"calibrated": ", ".join(figures)}}, file=stream)
     stream.flush()
     assert b"tp 8 | ep 1" in raw.getvalue()
+    assert b"(int8) +-9 %" in raw.getvalue() and b"\\" not in raw.getvalue()
+    assert max(map(len, raw.getvalue().splitlines())) <= 80
 
 
 def test_a_ragged_batch_is_shown_and_unused_fields_are_not() -> None:

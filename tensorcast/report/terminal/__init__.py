@@ -11,7 +11,9 @@ from rich.text import Text
 
 PIPE_WIDTH = 80
 NARROWEST, WIDEST = 76, 140
-IN_ASCII = str.maketrans({"·": "|", "…": "~", "×": "x"})
+IN_ASCII = str.maketrans({"·": "|", "…": "~", "×": "x", "±": "+-", "→": "->", "ᵀ": "T"})
+WIDER = 4
+"""Characters that a line may gain by that."""
 
 
 def printed(lines: Callable[[int, bool], list[Text]], file: IO[str] | None = None) -> None:
@@ -24,7 +26,7 @@ def printed(lines: Callable[[int, bool], list[Text]], file: IO[str] | None = Non
     console.width = width
     ascii_only = not _can_encode(stream, "█▓▒░▪▤▥·…×▁▂▃▄▅▆▇")
     with console.capture() as capture:
-        for line in lines(width, ascii_only):
+        for line in lines(width - WIDER if ascii_only else width, ascii_only):
             if ascii_only:
                 line = Text(line.plain.translate(IN_ASCII))
             line.rstrip()

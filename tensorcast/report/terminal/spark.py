@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from rich.text import Text
 
+from tensorcast.report.lines import wrapped
+
 BLOCKS, IN_ASCII = "▁▂▃▄▅▆▇█", ".:-=+*#@"
 MOST, LEAST = 40, 8
 """Characters of a line."""
@@ -45,7 +47,8 @@ def spark_lines(
 ) -> list[Text]:
     """A line a curve: name → (points, values). `one_scale`: all from the lowest to the highest value of all of them.
 
-    Behind each stand its first and last point, and its least and greatest value with where they are.
+    Behind each, or below where there is no room, stand its first and last point, and its least and greatest value with
+    where they are.
     """
     label = max(map(len, curves), default=0)
     whole = np.concatenate([values for _, values in curves.values()]) if one_scale else None
@@ -58,7 +61,9 @@ def spark_lines(
             marks = ""
         else:
             marks = spark(steps(values, room, less=less), np.nanmin(scale), np.nanmax(scale), ascii_only=ascii_only)
-        lines.append(Text(f"  {name:<{label}}  ") + Text(marks, style="cyan") + Text(f"  {told}" if marks else told))
+        line = Text(f"  {name:<{label}}  ") + Text(marks, style="cyan") + Text("  " if marks else "")
+        fits = len(line) + len(told) <= width
+        lines += [line + Text(told)] if fits else [line, *wrapped(f"    {told}", width)]
     return lines
 
 

@@ -55,7 +55,7 @@ def sweep_lines(
     if best is not None and top:
         names = [column_of(name) for name in varying]
         lines += [*facts("all have", same(best, names), width), Text("")]
-        lines += [heading(_title(summary, sorted_by, len(best), min(top, len(best))))]
+        lines += wrapped(_title(summary, sorted_by, len(best), min(top, len(best))), width, "bold")
         lines += table_lines(best.head(top), names, _figures(summary, sorted_by), width)
     for figure in summary.pareto or (sorted_by,):
         lines += _moves(summary, figure, width, ascii_only)
