@@ -215,11 +215,17 @@ def cache_formats() -> Iterable[str]:
     return KV_FORMATS
 
 
+def schemas() -> Iterable[str]:
+    from tensorcast.report.schema import SCHEMAS
+
+    return SCHEMAS
+
+
 NAMES: dict[str, Callable[[], Iterable[str]]] = {
     "MODEL": models, "MACHINE": machines, "KERNEL": kernels, "FIGURE": figures, "FAMILY": families,
-    "FORMAT": number_formats, "KV_FORMAT": cache_formats,
+    "FORMAT": number_formats, "KV_FORMAT": cache_formats, "SCHEMA": schemas,
 }  # fmt: skip
 """What stands for an option's value in the help → the names there are."""
-ENTRIES = {"model": "MODEL", "models": "MODEL", "hardware": "MACHINE", "kernels": "KERNEL"}
+ENTRIES = {"model": "MODEL", "models": "MODEL", "hardware": "MACHINE", "kernels": "KERNEL", "schema": "SCHEMA"}
 PATHS = {"FILE": "file", "PATH": "file", "DIR": "dir", "MODEL": "file", "MACHINE": "file"}
 """Values that are, or may be, a path."""

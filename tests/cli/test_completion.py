@@ -87,6 +87,7 @@ def test_names_of_what_there_is(offered) -> None:
     assert "deepseek-ai/DeepSeek-V3" in offered("tensorcast simulate -m deepseek-ai/DeepSeek-V3")
     assert not [name for name in offered("tensorcast simulate -m deepseek") if "/" in name]
     assert offered("tensorcast show hardware mi300") == ["mi300x", "file"]
+    assert offered("tensorcast show schema ") == ["simulate", "sweep", "optimize", "compare"]
     assert offered("tensorcast list kernels --explain mla=ab") == offered("tensorcast simulate --kernel mla=ab")
     assert offered("tensorcast new hardware mine --like mi300") == ["mi300x", "file"]
     assert "fp8_e5m2" in offered("tensorcast simulate --kv-cache-dtype ")
