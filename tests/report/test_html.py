@@ -141,6 +141,13 @@ def test_a_folder_in_the_place_of_a_template(own, estimate) -> None:
         simulate_page(estimate)
 
 
+def test_a_link_to_nowhere_in_the_place_of_a_template(own, estimate) -> None:
+    """Ours in its place would not be what was asked for."""
+    (own / "simulate.html").symlink_to("gone.html")
+    with pytest.raises(InputError, match=r"report template .*simulate\.html: No such file"):
+        simulate_page(estimate)
+
+
 def test_a_template_that_nobody_has() -> None:
     with pytest.raises(InputError, match=r"report template other\.html: no template 'other\.html' in .*reports"):
         render("other.html", {})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
@@ -71,7 +72,7 @@ def _searched(name: str) -> list[Path]:
 
 
 def _is_in(folder: Path, name: str) -> bool:
-    return (folder / name.removeprefix(SHIPPED)).exists()
+    return os.path.lexists(folder / name.removeprefix(SHIPPED))  # a link to nowhere is an error, not ours in its place
 
 
 def _folders_of(name: str | None) -> str:
