@@ -216,7 +216,7 @@ def cache_formats() -> Iterable[str]:
 
 
 def schemas() -> Iterable[str]:
-    from tensorcast.report.schema import SCHEMAS
+    from tensorcast.report.tables.schema import SCHEMAS
 
     return SCHEMAS
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 import tensorcast as tc
 from tensorcast.report.data.rows import ParquetRows
 from tensorcast.report.tables.schema import SCHEMAS
+from tensorcast.search.evaluation.figures import COSTS
 from tests.report.read_markdown import number, sections
 from tests.verify.tiny import TINY
 
@@ -109,6 +111,11 @@ def _optimize(found: dict, page: dict) -> None:
     figures = {each["figure"]: each["value"] for each in page["Figures"].records}
     for name in ("ttft_s", "tpot_s", "tokens_per_s_per_device", "total_bytes"):
         assert number(figures[name]) == pytest.approx(row[name], rel=0.006)
+    for name in COSTS:
+        if name in figures:
+            assert number(figures[name]) == pytest.approx(row[name], rel=0.006)
+            assert len(re.sub(r"^[0.]*|\.", "", figures[name])) <= 3
+    assert page["Assumptions"].items[0] == "requests of 64 tokens in and 8 out"
     assert found["binding"] == "" or f"binds: {found['binding']}" in next(iter(page.values())).items
     if found["runners_up"]:
         plans = page["Plans, the best first"].records
@@ -124,7 +131,7 @@ def _compare(found: dict, page: dict) -> None:
             value = row["figures"].get(each["figure"])
             if value is None:
                 assert each[row["name"]] == ""
-            elif each["figure"] not in ("cost_per_million_tokens", "joules_per_token"):
+            else:
                 assert number(each[row["name"]]) == pytest.approx(value, rel=0.006)
     curve = found["curve"]
     if curve is None:

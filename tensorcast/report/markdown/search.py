@@ -12,7 +12,7 @@ from tensorcast.report.tables import Table
 from tensorcast.report.tables import columns as c
 from tensorcast.report.tables.columns import Column, row_column
 from tensorcast.report.terminal.compare import TOP, evenly
-from tensorcast.report.terminal.optimize import DEGREES, GOALS, SERVED, other_flags, plan_flags
+from tensorcast.report.terminal.optimize import DEGREES, GOALS, assumptions, other_flags, plan_flags
 from tensorcast.report.terminal.sweep import SHOWN, same
 from tensorcast.search.comparison.alternatives import METRICS
 from tensorcast.search.comparison.curve import UNFIT
@@ -69,7 +69,7 @@ def optimum_markdown(found: Optimum, command: str | None = None, start: str | No
             [f"{count(plans[name])} {name.replace('_', ' ')}" for name in ("considered", "priced", "ruled_out")],
         ),
         remarks("Refused", (f"{count(many)} x {reason}" for reason, many in plans["refused"].items())),
-        remarks("Assumptions", [SERVED[content["mode"]]]),
+        remarks("Assumptions", assumptions(content, row)),
         remarks("Warnings", content["warnings"]),
         commands(command, start),
     )

@@ -46,7 +46,8 @@ class Column(NamedTuple):
 
 FORMS: Mapping[str, Callable[[Any], str]] = {
     "s": units.seconds, "bytes": units.bytes_, "FLOP": units.flop, "share": units.percent, "count": units.count,
-    "1/s": lambda value: units.rate(value, "").rstrip(), "FLOP/s": units.flops, "B/s": units.bandwidth,
+    "FLOP/s": units.flops, "B/s": units.bandwidth,
+    **dict.fromkeys(("1/s", "J", "currency"), lambda value: units.rate(value, "").rstrip()),
 }  # fmt: skip
 """Unit → how people read its figures."""
 
@@ -54,8 +55,8 @@ FORMS: Mapping[str, Callable[[Any], str]] = {
 def shown(value: Any, unit: str) -> str:
     """One cell as people read it; nothing where there is no value.
 
-    >>> shown(0.0123, "s"), shown(None, "s"), shown([8.2, 21.0], ""), shown(3, "count")
-    ('12.3 ms', '', '8.2 / 21', '3')
+    >>> shown(0.0123, "s"), shown(None, "s"), shown([8.2, 21.0], ""), shown(3, "count"), shown(0.991735, "J")
+    ('12.3 ms', '', '8.2 / 21', '3', '0.992')
     """
     if value is None:
         return ""

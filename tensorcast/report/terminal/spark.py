@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from rich.text import Text
 
-from tensorcast.report.lines import wrapped
+from tensorcast.report.terminal.lines import wrapped
 
 BLOCKS, IN_ASCII = "▁▂▃▄▅▆▇█", ".:-=+*#@"
 MOST, LEAST = 40, 8
