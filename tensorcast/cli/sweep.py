@@ -133,7 +133,7 @@ def command(
                     sink.add(table)
         summary.check()
         for sink in sinks:
-            sink.close(summary.to_dict())
+            sink.close({**summary.to_dict(), "command": command_line()})
     if markdown_file is not None:
         from tensorcast.report.markdown.search import sweep_markdown
 

@@ -104,9 +104,10 @@ def figures(names: Iterable[str]) -> list[Column]:
     return [row_column(name) for name in names]
 
 
+COMMAND = Column("command", "", "the command line that asks the same; null for what only Python can say", always=False)
 SIMULATE = document(
     "the result of tensorcast simulate",
-    (Column("command", "", "the command line that asks the same; null for what only Python can say", always=False),),
+    (COMMAND,),
     ("serving",),
     model=record(
         "what was simulated", c.MODEL, ("components",), components=listing("of a pipeline", record("one", c.COMPONENT))
@@ -144,6 +145,7 @@ SWEEP = document(
         Column("fit", "count", "rows that fit in memory"),
         Column("unfit", "count", "rows that do not"),
         Column("refused", "count", "rows without figures"),
+        COMMAND,
     ),
     rows=listing(
         "one row a configuration",
@@ -185,6 +187,7 @@ OPTIMIZE = document(
         Column("objective", "", "as --objective"),
         Column("binding", "", "the limit that binds the best plan; empty for none"),
         Column("lead", "share", "by which it is ahead of the next; null where there is none", always=False),
+        COMMAND,
     ),
     limits=record(
         "what was asked; null for nothing",
@@ -255,7 +258,7 @@ _CURVE = record(
 )
 COMPARE = document(
     "the result of tensorcast compare",
-    (Column("ratios_to", "", "name of the alternative that ratios are to"),),
+    (Column("ratios_to", "", "name of the alternative that ratios are to"), COMMAND),
     alternatives=listing(
         "the deployments",
         record(
