@@ -15,6 +15,7 @@ from typing import IO, Any
 import click
 
 from tensorcast.cli.progress import progress
+from tensorcast.content import LONGEST
 from tensorcast.errors import InputError
 
 STDOUT = "-"
@@ -30,11 +31,11 @@ def check_outputs(targets: Sequence[tuple[str, str | None]]) -> None:
     for flag, path in targets:
         if path is None:
             continue
+        check_writable(path, flag)
         place = path if path == STDOUT else os.path.realpath(path)
         if place in seen:
             raise InputError(f"{seen[place]} and {flag} both write to {path}; give them two files")
         seen[place] = flag
-        check_writable(path, flag)
         if keeping():
             check_new(path, flag)
 
@@ -59,6 +60,7 @@ def check_writable(path: str, flag: str) -> None:
         if flag in BINARY and (sys.stdout.isatty() or not hasattr(sys.stdout, "buffer")):
             raise InputError(f"{flag} -: is no text, and standard output is a terminal; give a file or a pipe")
         return
+    check_name(path, flag)
     if os.path.isdir(path):
         raise InputError(f"{flag} {path}: is a folder; give a file in it")
     if os.path.exists(path) and not os.access(path, os.W_OK):
@@ -74,6 +76,12 @@ def check_writable(path: str, flag: str) -> None:
         raise InputError(f"{flag} {path}: cannot write there: {error.strerror}") from error
     os.close(handle)
     os.unlink(probe)
+
+
+def check_name(path: str, flag: str) -> None:
+    """Raise `InputError` for a path that no file can have."""
+    if "\0" in path or any(len(os.fsencode(part)) > LONGEST for part in path.split(os.sep)):
+        raise InputError(f"{flag} {path[:20]!r}…: no file can have that name ({len(path):,} characters)")
 
 
 def write(path: str, content: str | bytes, flag: str) -> None:
@@ -105,6 +113,7 @@ def writing(path: str, quiet: bool) -> AbstractContextManager[Any]:
 @contextmanager
 def written(path: str, flag: str) -> Iterator[IO[bytes]]:
     """As `whole_file`, with an `InputError` that names the flag."""
+    check_name(path, flag)
     try:
         with whole_file(path, binary=flag in BINARY) as stream:
             yield stream

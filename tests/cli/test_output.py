@@ -33,6 +33,14 @@ def test_refused_before_the_work(tmp_path, place: str, reason: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "folder\0", "y" * 256 + "/r.json"])
+def test_a_name_that_no_file_can_have(name: str) -> None:
+    with pytest.raises(InputError, match=r"--json .*: no file can have that name"):
+        check_outputs([("--json", name)])
+    with pytest.raises(InputError, match=r"to_json .*: no file can have that name"):
+        write(name, "{}", "to_json")
+
+
 def test_simulate_is_not_run_for_a_hopeless_place(run, simulated, tmp_path) -> None:
     code, out, err = run("simulate", "--model", "m", "--hw", "h", "--csv", str(tmp_path))
     assert (code, out) == (2, "") and err == f"error: --csv {tmp_path}: is a folder; give a file in it\n"
