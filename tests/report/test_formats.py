@@ -89,7 +89,7 @@ def test_the_tables_are_the_same_in_both_formats(estimate) -> None:
         files = {name: archive.read(name) for name in archive.namelist()}
     assert json.loads(files.pop("report.json")) == estimate
     names = {name.partition(".")[0] for name in files}
-    assert {"metrics", "memory", "phases", "operators", "steps", "assumptions", "timeline", "layers"} <= names
+    assert {"metrics", "memory", "phases", "operators", "steps", "assumptions", "passes", "timeline", "layers"} <= names
     assert len(files) == 2 * len(names) and ("communication" in names) == any(
         "ranks" in op for op in operators(estimate)
     )
@@ -134,6 +134,24 @@ def test_markdown_shows_the_figures_of_the_json(estimate) -> None:
     assert page.get("Warnings") is None or page["Warnings"].items == [
         " ".join(each.split()) for each in estimate["warnings"]
     ]
+
+
+def test_markdown_draws_the_timelines_that_the_page_draws(estimate) -> None:
+    """Passes and layers fill their time with those that are alike as one row; of each layer the longest calls."""
+    page = {section.title: section for section in sections(to_markdown(estimate, top=2))}
+    for title, key, whole in (("Timeline of a phase", "parts", "timeline"), ("Timeline of a pass", "runs", "shown")):
+        for name, phase in estimate["phases"].items():
+            rows = [row for row in page[title].records if row["phase"] == name]
+            line = phase["timeline"]
+            assert sum(int(row["runs"]) for row in rows) == len(line[key])
+            end = line["seconds"] if whole == "timeline" else max(run["end_s"] for run in line["runs"])
+            assert number(rows[-1]["end_s"]) == pytest.approx(end, rel=0.006)
+    for name, phase in estimate["phases"].items():
+        for kind in phase["timeline"]["kinds"]:
+            title = next(each for each in page if each.startswith(f"{kind['name']} of {name}"))
+            longest = sorted((op["time_s"] for op in kind["ops"]), reverse=True)[:2]
+            shown = sorted((number(row["time_s"]) for row in page[title].records), reverse=True)
+            assert shown == pytest.approx(longest, rel=0.006)
 
 
 # -- what does not depend on the kind ----------------------------------------------------------------------------------

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from tensorcast.report.facts import facts_of
-from tensorcast.report.tables import Table, tables
-from tensorcast.report.tables.columns import NUMBER, WHOLE
+from tensorcast.report.tables import Row, Table, tables
+from tensorcast.report.tables.columns import NUMBER, WHOLE, Column
 from tensorcast.units import bytes_, count, percent
 
 SPECIAL = re.compile(r"[\\`*<>|\[\]~&$#]|(?<![^\W_])_|_(?![^\W_])")
 """Characters that begin markup; an underscore only where it is not inside a word."""
+RUNS = Column("runs", "count", "alike, one after the other")
 LISTED = re.compile(r"^(\d+(?=[.)](?:\s|$))|(?=[-+](?:\s|$))|(?=(?:-+|=+)$))")
 """Where a line would begin a list or a rule."""
 
@@ -27,6 +31,7 @@ def to_markdown(estimate: Mapping[str, Any], top: int = 10) -> str:
         section(made.get("phases")),
         *(_operators(name, made["operators"], top) for name in estimate["phases"] if top),
         section(made.get("communication")),
+        *_timeline(made, top),
         remarks("Not costed", map(str, estimate["uncosted_ops"])),
         remarks("Warnings", estimate["warnings"]),
         *(section(made.get(name)) for name in ("steps", "kernels", "assumptions")),
@@ -106,6 +111,34 @@ def _memory(memory: Mapping[str, Any], made: Table) -> list[str]:
     said = f"{bytes_(total)} of {bytes_(capacity)}, {percent(total / capacity)}: {verdict}"
     plans = [f"- {escaped(f'would fit: {plan}')}" for plan in memory.get("suggestions", ())]
     return [f"## {made.title}", "", escaped(said), "", *plans, *([""] if plans else []), *table(made)]
+
+
+def _timeline(made: Mapping[str, Table], top: int) -> Iterator[list[str]]:
+    """Passes, the layers of one, and the calls of a layer of each kind."""
+    if "timeline" not in made:
+        return
+    yield section(_in_stretches(made["passes"], lambda row: (row["phase"], row["batch"] or row["name"])))
+    yield section(_in_stretches(made["timeline"], itemgetter("phase", "kind")))
+    layers = made["layers"]
+    for (phase, _), group in groupby(layers.rows if top else (), key=itemgetter("phase", "kind")):
+        calls = list(group)
+        longest = sorted(calls, key=itemgetter("time_s"), reverse=True)[:top]
+        title = f"{calls[0]['run']} of {phase}"
+        if len(calls) > top:
+            title += f", the longest {count(top)} of {count(len(calls))} calls"
+        columns = tuple(each for each in layers.columns if each.name not in ("phase", "kind", "run"))
+        yield section(replace(layers, title=title, columns=columns, rows=sorted(longest, key=itemgetter("start_s"))))
+
+
+def _in_stretches(made: Table, alike: Callable[[Row], Any]) -> Table:
+    """A timeline in which those that follow each other and are alike are one row."""
+    rows = []
+    for _, group in groupby(made.rows, key=alike):
+        first, *others = group
+        last = others[-1] if others else first
+        name = f"{first['name']} … {last['name']}" if others else first["name"]
+        rows.append({**first, "name": name, "runs": 1 + len(others), "end_s": last["end_s"]})
+    return replace(made, columns=(*made.columns[:2], RUNS, *made.columns[2:]), rows=rows)
 
 
 def _operators(phase: str, made: Table, top: int) -> list[str]:

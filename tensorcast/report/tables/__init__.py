@@ -70,10 +70,13 @@ def _phases(estimate: Mapping[str, Any]) -> Iterable[Row]:
         yield {"phase": name, **{k: v for k, v in phase.items() if not isinstance(v, (list, Mapping))}, **by_bound}
 
 
-def _timeline(estimate: Mapping[str, Any]) -> Iterable[Row]:
-    for name, phase in estimate["phases"].items():
-        for run in phase.get("timeline", {}).get("runs", ()):
-            yield {"phase": name, **run}
+def _timeline(of: str) -> Callable[[Mapping[str, Any]], Iterable[Row]]:
+    def rows(estimate: Mapping[str, Any]) -> Iterable[Row]:
+        for name, phase in estimate["phases"].items():
+            for row in phase.get("timeline", {}).get(of, ()):
+                yield {"phase": name, **row}
+
+    return rows
 
 
 def _layers(estimate: Mapping[str, Any]) -> Iterable[Row]:
@@ -120,7 +123,8 @@ TABLES: Mapping[str, Kind] = {
     "steps": Kind("Transformation steps", c.STEPS, lambda estimate: estimate["steps"]),
     "kernels": Kind("Kernels", c.KERNEL, lambda estimate: estimate["kernels"]),
     "assumptions": Kind("What the figures rest on", c.ASSUMPTION, lambda estimate: estimate.get("assumptions", ())),
-    "timeline": Kind("Timeline of a step", (c.PHASE, *c.RUN), _timeline),
+    "passes": Kind("Timeline of a phase", (c.PHASE, *c.PART), _timeline("parts")),
+    "timeline": Kind("Timeline of a pass", (c.PHASE, *c.RUN), _timeline("runs")),
     "layers": Kind(
         "Timeline of a layer of each kind",
         (
