@@ -38,6 +38,15 @@ def check_outputs(targets: Sequence[tuple[str, str | None]]) -> None:
         seen[place] = flag
         if keeping():
             check_new(path, flag)
+        if flag == "--html":
+            _check_template()
+
+
+def _check_template() -> None:
+    """Raise `InputError` for an error that can be seen in the page's template, which has the verb's name."""
+    from tensorcast.report.pages.html import check
+
+    check(f"{click.get_current_context().info_name}.html")
 
 
 def keeping() -> bool:

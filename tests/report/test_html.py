@@ -135,6 +135,23 @@ def test_an_error_in_a_users_template_is_one_line(own, capsys, text, said) -> No
     assert not Path("page.html").exists() and [path.name for path in Path().iterdir()] == ["reports"]
 
 
+@pytest.mark.parametrize("verb", ["sweep", "optimize", "compare"])
+def test_an_error_that_can_be_seen_is_found_before_the_work(own, capsys, verb) -> None:
+    """No row is priced, and the other files are not written."""
+    (own / f"{verb}.html").write_text(
+        '{% extends "shipped/' + verb + '.html" %}{% block content %}{% include "part.html" %}'
+    )
+    arguments = [verb, "--model", "no-such-model", "--hw", "h100", "--csv", "rows.csv", "--html", "page.html"]
+    arguments += {"optimize": ["--devices", "1"], "compare": ["--with", "--hw a100"]}.get(verb, [])
+    assert cli.run(arguments, "tensorcast") == 2
+    error = capsys.readouterr().err
+    assert f"{verb}.html:1: " in error and error.count("\n") == 1
+    (own / f"{verb}.html").write_text("\n{% include 'part.html' %}")
+    (own / "part.html").write_text("{{ rows |")
+    assert cli.run(arguments, "tensorcast") == 2 and "part.html:1: " in capsys.readouterr().err
+    assert [path.name for path in Path().iterdir()] == ["reports"]
+
+
 def test_a_folder_in_the_place_of_a_template(own, estimate) -> None:
     (own / "simulate.html").mkdir()
     with pytest.raises(InputError, match=r"report template .*simulate\.html: Is a directory"):

@@ -10,17 +10,20 @@ from __future__ import annotations
 import base64
 import gzip
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensorcast import __version__, content, units
 from tensorcast.errors import InputError
 from tensorcast.report.data.json import strict
 from tensorcast.report.facts import label
+
+if TYPE_CHECKING:
+    import jinja2
 
 FORMATS: Mapping[str, Callable[..., str]] = {
     "seconds": units.seconds, "bytes": units.bytes_, "flop": units.flop, "flops": units.flops, "count": units.count,
@@ -35,6 +38,38 @@ def render(template: str, figures: Mapping[str, Any], **context: Any) -> str:
 
     InputError, one line with file and line number, for a template with an error.
     """
+    page = {"version": __version__, "figures": strict(figures), "plotly": plotly_bundle() if figures else ""}
+    with _told(template):
+        return _environment().get_template(template).render(page | context)
+
+
+def check(template: str) -> None:
+    """InputError as `render`, before any work: for a template that is none, or names one that is not there."""
+    if content.folder("reports") == [content.shipped_root() / "reports"]:
+        return  # nobody's but ours
+    environment, seen, names = _environment(), set(), {template}
+    while names := names - seen:
+        name = names.pop()
+        with _told(name):
+            file = environment.get_template(name).filename
+        for line, other in _names_in(environment, name):
+            if _source(other) is None:
+                raise _refused(f"{file}:{line}", f"no template {other!r} in {_folders_of(other)}")
+            names.add(other)
+        seen.add(name)
+
+
+def _names_in(environment: jinja2.Environment, name: str) -> Iterator[tuple[int, str]]:
+    """(line, name) of each template that one extends, includes or imports, and has to."""
+    from jinja2 import nodes
+
+    text, _, _ = _source(name)
+    for node in environment.parse(text).find_all((nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)):
+        if isinstance(node.template, nodes.Const) and not getattr(node, "ignore_missing", False):
+            yield node.lineno, node.template.value
+
+
+def _environment() -> jinja2.Environment:
     import jinja2
 
     environment = jinja2.Environment(
@@ -43,9 +78,16 @@ def render(template: str, figures: Mapping[str, Any], **context: Any) -> str:
     )  # fmt: skip
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     environment.filters.update(FORMATS, raw=_raw)
-    page = {"version": __version__, "figures": strict(figures), "plotly": plotly_bundle() if figures else ""}
+    return environment
+
+
+@contextmanager
+def _told(template: str) -> Iterator[None]:
+    """Whatever goes wrong in a template as an InputError that says where."""
+    import jinja2
+
     try:
-        return environment.get_template(template).render(page | context)
+        yield
     except InputError:
         raise
     except jinja2.TemplateSyntaxError as error:
