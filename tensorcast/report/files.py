@@ -19,8 +19,8 @@ class Format(NamedTuple):
     options: tuple[str, ...] = ()
 
 
-def _json(maker: str, *options: str) -> Format:
-    return Format(".json", "application/json", ("tensorcast.report.data.json", maker), options)
+def _json(maker: str) -> Format:
+    return Format(".json", "application/json", ("tensorcast.report.data.json", maker))
 
 
 def _csv(module: str, maker: str) -> Format:
@@ -35,8 +35,8 @@ def _markdown(module: str, maker: str, *options: str) -> Format:
     return Format(".md", "text/markdown", (f"tensorcast.report.{module}", maker), options)
 
 
-def _parquet(module: str, maker: str, *options: str) -> Format:
-    return Format(".parquet", "application/vnd.apache.parquet", (f"tensorcast.report.data.{module}", maker), options)
+def _parquet(module: str, maker: str) -> Format:
+    return Format(".parquet", "application/vnd.apache.parquet", (f"tensorcast.report.data.{module}", maker))
 
 
 FORMATS: Mapping[str, Mapping[str, Format]] = {
@@ -49,18 +49,18 @@ FORMATS: Mapping[str, Mapping[str, Format]] = {
         "tables": Format(".zip", "application/zip", ("tensorcast.report.data.parquet", "to_tables")),
     },
     "optimize": {
-        "json": _json("result_json", "command"),
+        "json": _json("result_json"),
         "csv": _csv("rows", "optimum_csv"),
         "html": _html("optimize_page", "command", "start"),
         "markdown": _markdown("markdown.search", "optimum_markdown", "command", "start"),
-        "parquet": _parquet("rows", "optimum_parquet", "command"),
+        "parquet": _parquet("rows", "optimum_parquet"),
     },
     "compare": {
-        "json": _json("result_json", "command"),
+        "json": _json("result_json"),
         "csv": _csv("rows", "comparison_csv"),
         "html": _html("compare_page", "command"),
         "markdown": _markdown("markdown.search", "comparison_markdown", "command", "top"),
-        "parquet": _parquet("rows", "comparison_parquet", "command"),
+        "parquet": _parquet("rows", "comparison_parquet"),
     },
 }
 """Results: of simulate the `Estimate.to_dict()`, of optimize the Optimum, of compare the Comparison."""

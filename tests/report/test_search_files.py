@@ -59,7 +59,8 @@ def test_every_format_says_the_same(files, asked) -> None:
     jsonschema.Draft202012Validator(SCHEMAS[verb]).validate(found)
     page = {section.title: section for section in sections(files["markdown"].read_text())}
     assert page["Command"].items[0].startswith(f"tensorcast {verb} --model ./config.json --hw h100-sxm")
-    assert found["command"] == page["Command"].items[0].strip()
+    if verb == "sweep":
+        assert found["command"] == page["Command"].items[0].strip()
     {"sweep": _sweep, "optimize": _optimize, "compare": _compare}[verb](found, page)
     if "csv" not in files:
         return
@@ -196,10 +197,8 @@ def test_python_writes_what_the_command_line_writes(verb, tmp_path, run, own_fol
     assert run(verb, "--model", "./config.json", *SERVE, *flags, "-q", *files)[0] == 0
     for name in (*FORMATS, "html"):
         getattr(found, f"to_{name}")(tmp_path / f"own.{name}")
-    own, asked = (json.loads(path.read_text()) for path in (tmp_path / "own.json", Path("cli.json")))
-    assert own["command"] is None and own == asked | {"command": None}
-    assert (tmp_path / "own.csv").read_bytes() == Path("cli.csv").read_bytes()
-    assert pq.read_table(tmp_path / "own.parquet").equals(pq.read_table("cli.parquet"))
+    for name in ("json", "csv", "parquet"):
+        assert (tmp_path / f"own.{name}").read_bytes() == Path(f"cli.{name}").read_bytes(), name
     assert (tmp_path / "own.html").read_text().startswith("<!doctype html>")
     assert sections((tmp_path / "own.markdown").read_text())
     with pytest.raises(tc.InputError, match="to_csv nowhere"):

@@ -13,9 +13,9 @@ def to_json(estimate: Mapping[str, Any]) -> str:
     return dumps(estimate)
 
 
-def result_json(found: Any, command: str | None = None) -> str:
-    """What an Optimum, a Comparison … says of itself, and the command line that asks the same."""
-    return dumps({**found.to_dict(), "command": command})
+def result_json(found: Any) -> str:
+    """What an Optimum, a Comparison … says of itself, from Python as from the command line."""
+    return dumps(found.to_dict())
 
 
 def dumps(value: Any) -> str:

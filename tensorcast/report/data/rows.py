@@ -104,12 +104,12 @@ def optimum_csv(found: Optimum) -> str:
     return rows_csv([row.to_dict() for row in found.rows])
 
 
-def optimum_parquet(found: Optimum, command: str | None = None) -> bytes:
+def optimum_parquet(found: Optimum) -> bytes:
     """The rows of `optimum_csv`; the metadata has the rest of the JSON."""
     rows = [{name: _one(value) for name, value in flat(row.to_dict()).items()} for row in found.rows]
     columns = [row_column(name) for name in dict.fromkeys(name for row in rows for name in row)]
     schema = pa.schema([field(each.name, TYPES[each.type], each.unit, each.meaning) for each in columns])
-    return _whole(ParquetRows, pa.Table.from_pylist(rows, schema), {**found.to_dict(), "command": command})
+    return _whole(ParquetRows, pa.Table.from_pylist(rows, schema), found.to_dict())
 
 
 def comparison_csv(found: Comparison) -> str:
@@ -117,9 +117,9 @@ def comparison_csv(found: Comparison) -> str:
     return _whole(CsvRows, _points(found), {}).decode("utf-8")
 
 
-def comparison_parquet(found: Comparison, command: str | None = None) -> bytes:
+def comparison_parquet(found: Comparison) -> bytes:
     """The rows of `comparison_csv`; the metadata has the JSON."""
-    return _whole(ParquetRows, _points(found), {**found.to_dict(), "command": command})
+    return _whole(ParquetRows, _points(found), found.to_dict())
 
 
 def _points(found: Comparison) -> pa.Table:

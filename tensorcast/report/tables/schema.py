@@ -187,7 +187,6 @@ OPTIMIZE = document(
         Column("objective", "", "as --objective"),
         Column("binding", "", "the limit that binds the best plan; empty for none"),
         Column("lead", "share", "by which it is ahead of the next; null where there is none", always=False),
-        COMMAND,
     ),
     limits=record(
         "what was asked; null for nothing",
@@ -258,7 +257,7 @@ _CURVE = record(
 )
 COMPARE = document(
     "the result of tensorcast compare",
-    (Column("ratios_to", "", "name of the alternative that ratios are to"), COMMAND),
+    (Column("ratios_to", "", "name of the alternative that ratios are to"),),
     alternatives=listing(
         "the deployments",
         record(
