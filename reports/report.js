@@ -1,5 +1,5 @@
 "use strict";
-// Charts: plotly.js travels gzipped inside the page; text and tables are there before it is unpacked.
+// Charts: they and plotly.js travel gzipped inside the page; text and tables are there before they are unpacked.
 const read = (id) => document.getElementById(id);
 const FINGER = window.matchMedia("(pointer: coarse)").matches;
 const SYSTEM = window.matchMedia("(prefers-color-scheme: dark)");
@@ -121,7 +121,7 @@ function withoutWebGL(figures) {
 }
 
 async function charts() {
-  const figures = JSON.parse(read("figures").textContent);
+  const figures = JSON.parse(await unpack(read("figures").textContent));
   withoutWebGL(figures);
   const redraw = () => draw(visible(figures));
   if (Object.keys(figures).length) {

@@ -103,7 +103,7 @@ class Estimate(EstimatePlots):
         from tensorcast.report.perfetto import write_trace
 
         with written(str(path), "to_trace") as file:
-            write_trace(file, self.to_dict(), self.timelines, packed=str(path).endswith(".gz"))
+            write_trace(file, self.to_dict(), self.timelines, packed=str(path).lower().endswith(".gz"))
 
     def dump_graph(self, path: str) -> None:
         """Write the model's graph as JSON, which `--custom` reads; InputError for a model that is no ComputeGraph."""

@@ -51,9 +51,10 @@ def _by_model_type(catalog: Catalog, name: str, nothing: str) -> dict[str, Any]:
 
 
 def _model_type(name: str) -> tuple[str, str]:
-    """(model type, whose it is): of a model that is known by name, or known to transformers; else the name itself."""
+    """(model type, whose it is): of a model known by name, one of transformers, or registered; else the name itself."""
     from tensorcast.models.entries import find_entry
     from tensorcast.models.native import config_class_names
+    from tensorcast.pipelines import PIPELINES, PROFILES
 
     kind = normalize_model_type(name)
     if kind in {normalize_model_type(known) for known in config_class_names()}:
@@ -61,7 +62,8 @@ def _model_type(name: str) -> tuple[str, str]:
     entry = find_entry(name)
     if entry is not None:
         return normalize_model_type(entry.config["model_type"]), f"of the model {entry.name}"
-    return kind, ""
+    registered = {entry.key for catalog in (PROFILES, PIPELINES) for entry in catalog.entries()}
+    return kind, "a registered model type" if kind in registered else ""
 
 
 def _pattern(key: str) -> str:

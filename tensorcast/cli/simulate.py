@@ -185,7 +185,7 @@ def command(
         from tensorcast.report.perfetto import write_trace
 
         with writing(trace_file, quiet), written(trace_file, "--trace") as file:
-            write_trace(file, estimate, answer.timelines, packed=trace_file.endswith(".gz"))
+            write_trace(file, estimate, answer.timelines, packed=trace_file.lower().endswith(".gz"))
     if not quiet and STDOUT not in (*files.values(), trace_file, dump_graph):
         from tensorcast.report.terminal.simulate import print_report
 

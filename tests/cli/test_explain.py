@@ -66,6 +66,13 @@ def test_a_model_name_leads_to_its_type_and_no_entry_says_what_happens(run):
     assert explained(run, "profiles", "--explain", "llama4")["origin"] == "builtin"
 
 
+def test_a_registered_type_without_a_pipeline_of_its_own(run):
+    """`--like` starts a file with a profile alone; the question for its pipeline has an answer too."""
+    tc.register_model_profile(tc.ModelProfile(model_type="explained_moe"))
+    _, out, _ = run("list", "pipelines", "--explain", "explained_moe")
+    assert "explained_moe (a registered model type)" in out and "the nine standard steps run" in out
+
+
 def test_two_patterns_that_fit_equally_well_are_an_error(run):
     for key in ("a*c", "ab*"):
         tc.register_custom_model(key)(lambda model: model)

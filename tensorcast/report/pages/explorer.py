@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from tensorcast.report.charts.heatmap import heatmap_chart, option_axis
 from tensorcast.report.charts.parallel import parallel_chart
 from tensorcast.report.charts.pareto import SHOWN, pareto_chart
 from tensorcast.report.charts.rows import axis, figure_of, figures_of, form_of, signed, title, varying_of, words_of
+from tensorcast.report.pages.html import gzipped
 from tensorcast.search.evaluation.figures import BEST
 from tensorcast.search.pareto import truths_of
 
@@ -153,7 +153,7 @@ def packed(frame: pandas.DataFrame) -> str:
     """The columns as JSON, gzipped, in base64: {"numbers": float64, "whole"} or {"names", "codes": int32, -1: none}."""
     columns = {str(name): _column(frame[name]) for name in frame.columns}
     text = json.dumps({"rows": len(frame), "columns": columns}, allow_nan=False, separators=(",", ":"))
-    return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode("ascii")
+    return gzipped(text)
 
 
 def _column(values: pandas.Series) -> dict[str, Any]:

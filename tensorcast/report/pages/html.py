@@ -77,7 +77,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    environment.filters.update(FORMATS, raw=_raw)
+    environment.filters.update(FORMATS, raw=_raw, gzipped=gzipped)
     return environment
 
 
@@ -152,4 +152,10 @@ def plotly_bundle() -> str:
     if spec is None or spec.origin is None:
         raise InputError("charts need Plotly: pip install plotly")
     script = Path(spec.origin).with_name("package_data") / "plotly.min.js"
-    return base64.b64encode(gzip.compress(script.read_bytes(), 6, mtime=0)).decode("ascii")
+    return gzipped(script.read_bytes())
+
+
+def gzipped(text: str | bytes) -> str:
+    """In base64, as `unpack` of report.js reads it."""
+    data = text.encode() if isinstance(text, str) else text
+    return base64.b64encode(gzip.compress(data, 6, mtime=0)).decode("ascii")

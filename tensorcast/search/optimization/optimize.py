@@ -188,6 +188,8 @@ class Search:
         self._finish()
         if not self.rows:
             reason = self.refused.most_common(1)[0][0]
+            if len(self.candidates) == 1:
+                raise InputError(f"the only plan cannot be simulated: {reason}")
             raise InputError(f"none of {len(self.candidates)} plans can be simulated; the commonest reason: {reason}")
         rows = tuple(sorted(self.rows, key=lambda row: row.order))
         notes = tuple(self.notes)
