@@ -239,8 +239,6 @@ function sortBy(header) {
   again();
 }
 
-const quoted = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-
 // A number with every digit, as Python writes it: 1e-05, and 120.0 of a column that is not of whole numbers.
 function everyDigit(value, whole) {
   if (whole) return String(value);
@@ -253,17 +251,9 @@ function everyDigit(value, whole) {
 function csvText() {
   const names = Object.keys(packedColumns);
   const cells = names.map((name) => [column(name), packedColumns[name].whole]);
-  const text = (value, whole) => (typeof value === "number" ? everyDigit(value, whole) : quoted(String(value ?? "")));
+  const text = (value, whole) => (typeof value === "number" ? everyDigit(value, whole) : csvCell(String(value ?? "")));
   const line = (row) => cells.map(([values, whole]) => text(values[row], whole)).join(",");
-  return [names.map(quoted).join(","), ...view.rows.map(line), ""].join("\n");
-}
-
-function save(name, text) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  return [names.map(csvCell).join(","), ...view.rows.map(line), ""].join("\n");
 }
 
 function rowsTable() {
@@ -274,6 +264,6 @@ function rowsTable() {
   }
   read("rows-filter").addEventListener("input", again);
   read("rows-more").addEventListener("click", () => { view.shown += 4 * PAGE; fillRows(); });
-  read("rows-csv").addEventListener("click", (event) => save(event.target.dataset.file, csvText()));
+  read("rows-csv").addEventListener("click", (event) => saveCsv(event.target.dataset.file, csvText()));
   again();
 }

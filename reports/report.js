@@ -120,6 +120,16 @@ function withoutWebGL(figures) {
   }
 }
 
+const csvCell = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+
+function saveCsv(name, text) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
 async function charts() {
   const figures = JSON.parse(await unpack(read("figures").textContent));
   withoutWebGL(figures);

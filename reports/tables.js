@@ -33,26 +33,16 @@
     box.querySelector("[data-count]").textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows`;
   }
 
-  const quoted = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-
   function csv(table) {
     const names = [...table.tHead.rows[0].cells].map((header) => header.dataset.name);
     const rows = [...table.tBodies[0].rows].filter((row) => !row.hidden).map((row) => [...row.cells].map(value));
-    return [names, ...rows].map((cells) => `${cells.map(quoted).join(",")}\n`).join("");
-  }
-
-  function save(text, name) {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-    link.download = name;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    return [names, ...rows].map((cells) => `${cells.map(csvCell).join(",")}\n`).join("");
   }
 
   for (const box of document.querySelectorAll(".table")) {
     const table = box.querySelector("table");
     for (const header of table.tHead.rows[0].cells) header.firstElementChild.addEventListener("click", () => sort(table, header));
     for (const control of box.querySelectorAll("[data-filter], [data-choose]")) control.addEventListener("input", () => filter(box, table));
-    box.querySelector("[data-csv]")?.addEventListener("click", ({ target }) => save(csv(table), target.dataset.csv));
+    box.querySelector("[data-csv]")?.addEventListener("click", ({ target }) => saveCsv(target.dataset.csv, csv(table)));
   }
 }
