@@ -20,6 +20,8 @@ from tensorcast.transformer_model import Stack
 
 _IGNORED = {"layer_idx", "layer_index", "training", "_is_hf_initialized", "layer_number", "layer_id", "idx", "index"}
 _PLAIN = (bool, int, float, str, type(None))
+_UNSEEN = torch._C.DisableTorchFunction
+"""Looking at shapes and making tensors alike is nothing for the modes of functions around to see."""
 
 
 def find_stacks(model) -> list[Stack]:
@@ -50,12 +52,13 @@ def _block_forward(stack: Stack, index: int):
             return original_forward(block, *args, **kwargs)
         key = (stack.path, index, len(tracer.blocks))  # a layer that runs again is traced again
         if stack.reuse:
-            with torch._C.DisableTorchFunction():  # looking at shapes is nothing for the modes around to see
+            with _UNSEEN():
                 key = (stack.path, signature(block, index), _shapes((args, kwargs)))
         seen = tracer.blocks.get(key)
         if seen is not None:
             tracer.stands_for(seen, index)
-            result = seen.result((args, kwargs))
+            with _UNSEEN():
+                result = seen.result((args, kwargs))
             tracer.passed_on(result)
             return result
         if tracer.kept is not None:
@@ -82,10 +85,11 @@ class Seen:
         leaves, self._spec = pytree.tree_flatten(result)
         given = pytree.tree_leaves(inputs)
         self._leaves = [_Output.of(x, given) if isinstance(x, torch.Tensor) else x for x in leaves]
+        self._hands_on = any(isinstance(x, _Output) and x.handed_on >= 0 for x in self._leaves)
 
     def result(self, inputs):
         """Fresh tensors of the same shapes: memory in use goes on as if the layer had run on `inputs`."""
-        given = pytree.tree_leaves(inputs)
+        given = pytree.tree_leaves(inputs) if self._hands_on else []
         leaves = [x.made(given) if isinstance(x, _Output) else x for x in self._leaves]
         return pytree.tree_unflatten(leaves, self._spec)
 
