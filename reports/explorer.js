@@ -51,6 +51,8 @@ function front(rows, x, y) {
 }
 
 const ROWS = choices.fronts ? "rows on this page" : "rows"; // where some were left out
+const hasBest = (value, pair) => !choices.cells ||
+  (value === choices.cells.ranked && choices.cells.pairs.some((cells) => pair.every((name) => cells.includes(name))));
 const isWhole = (x, y) => !choices.fronts || choices.fronts.some((pair) => pair.includes(x) && pair.includes(y));
 
 function paretoChart(template, { x, y, colour: by }) {
@@ -91,13 +93,14 @@ function heatmapChart(template, { across, up, value }) {
     best[i][j] = before === null || (less ? figures[row] < before : figures[row] > before) ? figures[row] : before;
     rows[i][j] += 1;
   }
+  const isExact = hasBest(value, [across, up]);
   const data = [{ ...cells, x: columns.map(String), y: lines.map(String), z: best, customdata: rows,
     xgap: Number(columns.length <= 60), ygap: Number(lines.length <= 60) }];
   const layout = {
     ...template.layout, xaxis: choices.options[across], yaxis: choices.options[up],
     height: Math.max(260, Math.min(700, 120 + 30 * lines.length)),
-    meta: `Each cell: the ${less ? "least" : "most"} ${called(value)} of the ${ROWS} with that ${across} and ${up} that ` +
-      `${choices.words[0]}; empty where none do.${choices.fronts ? " Rows left out may have better ones." : ""}`,
+    meta: `Each cell: the ${less ? "least" : "most"} ${called(value)} of the ${isExact ? "rows" : ROWS} with that ${across} and ${up} that ` +
+      `${choices.words[0]}; empty where none do.${isExact ? "" : " Rows left out may have better ones."}`,
   };
   return { data, layout };
 }

@@ -110,7 +110,7 @@ def command(
     check_outputs((*files.items(), ("--markdown", markdown_file), ("--html", html_file)))
     from tensorcast.report.pages.sample import Sample
     from tensorcast.search.axes.space import Space
-    from tensorcast.search.frame import joined
+    from tensorcast.search.frame import column_of, joined
     from tensorcast.search.summary import Summary, check_figure
     from tensorcast.search.sweep import run
 
@@ -125,7 +125,8 @@ def command(
         along=() if quiet else space.varying,
     )
     figures = filter(None, (summary.sort, *(summary.pareto or ())))
-    page = [] if html_file is None else [Sample(*figures)]
+    options = [column_of(name) for name in space.varying]
+    page = [] if html_file is None else [Sample(*figures, options=options, ranked=summary.sort)]
     with _sinks(files) as sinks:
         with bar(quiet) as report:
             for table in joined(run(space, executor, out, resume, jobs, not no_cache, report)):
@@ -140,7 +141,7 @@ def command(
         write(markdown_file, sweep_markdown(summary, space.varying, count, command_line()), "--markdown")
     if html_file is not None:
         with writing(html_file, quiet):
-            made = _page(*page, summary, space.varying)
+            made = _page(*page, summary, options)
         write(html_file, made, "--html")
     if not quiet and STDOUT not in (*files.values(), markdown_file, html_file):
         from tensorcast.report.terminal.sweep import print_sweep
@@ -151,11 +152,12 @@ def command(
 
 def _page(sample: Sample, summary: Summary, varying: Sequence[str]) -> str:
     from tensorcast.report.pages import sweep_page
-    from tensorcast.search.frame import column_of, to_pandas
+    from tensorcast.search.frame import to_pandas
 
-    rows, names = to_pandas(sample.rows), [column_of(name) for name in varying]
     x, y = summary.pareto or (None, None)
-    return sweep_page(rows, names, summary.sort, x, y, command_line(), counted=summary.to_dict(), sample=sample)
+    return sweep_page(
+        to_pandas(sample.rows), varying, summary.sort, x, y, command_line(), counted=summary.to_dict(), sample=sample
+    )
 
 
 @contextmanager

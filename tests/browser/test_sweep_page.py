@@ -141,7 +141,7 @@ def tells_filters_apart(page, frame: pd.DataFrame) -> None:
 
 
 def test_charts_of_a_page_that_holds_some_rows_say_so(opened, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(Sample.__init__, "__kwdefaults__", {"most": 400})
+    monkeypatch.setattr(Sample.__init__, "__kwdefaults__", {"options": (), "ranked": None, "most": 400})
     (tmp_path / "some.html").write_text(sweep_page(swept(2000)), encoding="utf-8")
     with opened(tmp_path / "some.html") as page:
         page.set_viewport_size({"width": 794, "height": 1123})  # paper
@@ -150,7 +150,11 @@ def test_charts_of_a_page_that_holds_some_rows_say_so(opened, tmp_path, monkeypa
         assert page.locator("#rows-count").is_visible() and not page.locator("#rows-csv").is_visible()
         page.wait_for_function("document.documentElement.scrollWidth <= 794")
         assert "rows on this page that fit" in page.locator("#pareto + figcaption").inner_text()
-        assert "Rows left out may have better ones" in page.locator("#heatmap + figcaption").inner_text()
+        words = page.locator("#heatmap + figcaption")
+        assert "of the rows with that" in words.inner_text()  # every cell has its best
+        page.emulate_media(media="screen")
+        page.locator('[data-chart="heatmap"] [name="value"]').select_option("ttft_s")
+        assert "Rows left out may have better ones" in words.inner_text()
 
 
 def is_legible(page, width: int) -> None:

@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import re
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -74,8 +75,24 @@ def test_of_many_rows_that_come_in_tables_the_best_the_fronts_and_even_others_ar
     assert set(least) <= set(kept.places)
 
 
+def test_every_cell_of_a_small_heat_map_has_its_best_among_the_rows_that_are_held() -> None:
+    """Whatever comes first, and though another pair of options has too many cells for that."""
+    frame = swept(30_000, seed=6).assign(number=np.arange(30_000))
+    frame["tokens_per_s_per_device"] += np.random.default_rng(1).random(30_000)  # no two alike
+    options = ("model", "hw", "tp", "batch", "number")
+    kept = Sample(options=options, most=1000)
+    for start in range(0, len(frame), 7000):
+        kept.add(pa.Table.from_pandas(frame[start : start + 7000], preserve_index=False))
+    assert kept.ranked == "tokens_per_s_per_device" and len(kept) <= 1000
+    assert {*kept.cells} == {*combinations(options[:-1], 2)}
+    fitting = frame[frame["fits"].fillna(False).astype(bool)]
+    for pair in kept.cells:
+        best = fitting.groupby([*pair], observed=True)[kept.ranked].idxmax()
+        assert set(best) <= set(kept.places), pair
+
+
 def test_a_page_of_some_rows_says_so_and_counts_all(monkeypatch) -> None:
-    monkeypatch.setattr(Sample.__init__, "__kwdefaults__", {"most": 300})
+    monkeypatch.setattr(Sample.__init__, "__kwdefaults__", {"options": (), "ranked": None, "most": 300})
     page = sweep_page(swept(2000))
     assert re.search(r"This page holds [0-9]+ of 2,000 rows: .* one of every [0-9]+ others", page)
     assert "<b>2,000</b> configurations" in page and "1,144 fit" in page and "285 refused" in page

@@ -40,7 +40,7 @@ def sweep_page(
     the Pareto front that is shown first; None: what suits the rows. `command`: what reproduces them. Where the frame
     holds some of a sweep's rows, `sample` says which, and `counted`, `Summary.to_dict`, what all of them are.
     """
-    from tensorcast.report.charts.rows import finite
+    from tensorcast.report.charts.rows import finite, varying_of
     from tensorcast.report.pages.explorer import explorer
     from tensorcast.report.pages.sample import few
     from tensorcast.report.pages.swept import counts, swept
@@ -51,8 +51,8 @@ def sweep_page(
         check_column(frame, name)
     if sample is None:
         counted = counts(frame)
-        frame, sample = few(frame, *filter(None, (sort, x, y)))
-    found = explorer(frame, varying=varying, sort=sort, x=x, y=y, fronts=sample.fronts)
+        frame, sample = few(frame, *filter(None, (sort, x, y)), options=varying or varying_of(frame), ranked=sort)
+    found = explorer(frame, varying=varying, sort=sort, x=x, y=y, sample=sample)
     context = swept(frame, found, counted)
     more = {"verb": "sweep", "explorer": found, "command": command, "sample": sample}
     return render("sweep.html", found.charts, **more, **context)
@@ -80,6 +80,6 @@ def compare_page(found: Comparison, command: str | None = None) -> str:
 
     frame, sample = few(rows_of(found))
     curve = {} if found.curve is None else {"curve": curve_chart(found.curve, found.names)}
-    rows = explorer(frame, varying=varying(found), sort=found.curve and found.curve.metric, fronts=sample.fronts)
+    rows = explorer(frame, varying=varying(found), sort=found.curve and found.curve.metric, sample=sample)
     more = {"verb": "compare", "explorer": rows, "command": command, "sample": sample}
     return render("compare.html", curve | rows.charts, **more, **compared(found))

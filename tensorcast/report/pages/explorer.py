@@ -22,6 +22,8 @@ from tensorcast.search.pareto import truths_of
 if TYPE_CHECKING:
     import pandas
 
+    from tensorcast.report.pages.sample import Sample
+
 MOST_LINES = 2000
 """Of parallel coordinates: more are a blot, and slow to draw without a graphics card."""
 MOST_COLOURS = 8
@@ -84,13 +86,12 @@ def explorer(
     x: str | None = None,
     y: str | None = None,
     good: str = "fits",
-    fronts: Sequence[Sequence[str]] | None = None,
+    sample: Sample | None = None,
 ) -> Explorer:
     """Of a frame's rows, those that count being `good`, a column of truths.
 
     `varying`: the options that tell rows apart; None: those that differ. `x`, `y`: of the front that is shown first;
-    `sort`: the figure that rows are compared by. `fronts`: pairs of figures whose front is whole, where rows are left
-    out; None: all rows are there.
+    `sort`: the figure that rows are compared by. `sample`: what is known of rows that are left out; None: none are.
     """
     have = figures_of(frame)
     asked = [name for name in (sort, x, y) if name is not None]
@@ -121,7 +122,8 @@ def explorer(
         "words": words_of(good),
         "figures": {name: _choice(empty, name, across, good) for name in figures},
         "options": {name: option_axis(name) for name in across},
-        "fronts": None if fronts is None else [list(pair) for pair in fronts],
+        "fronts": None if sample is None else sample.fronts,
+        "cells": {"ranked": sample.ranked, "pairs": sample.cells} if sample and sample.fronts else None,
     }  # fmt: skip
     colours = [name for name in options if frame[name].nunique(dropna=False) <= MOST_COLOURS]
     return Explorer(packed(frame), charts, choices, options, colours, lined)
