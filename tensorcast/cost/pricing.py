@@ -15,6 +15,7 @@ from tensorcast.cost.formulas import FUNCTIONS
 from tensorcast.cost.imbalance import exchange_factor
 from tensorcast.cost.own import own_call, with_products
 from tensorcast.cost.time import Time
+from tensorcast.errors import HardwareError
 from tensorcast.ops import operator_named
 from tensorcast.ops.base import Work, item_bytes
 from tensorcast.ops.collective import buffer_elements
@@ -87,7 +88,10 @@ def _key(op, attrs) -> tuple[str, str, str]:
 def price(row, dims, hw) -> tuple[Work, Time]:
     """Work and time of one call of a table row at the sizes `dims` (arrays, one element per configuration)."""
     op, dims = operator_named(row.op), of_rank(dims, row.attrs)
-    return op.work(dims, row.attrs), _time(op, dims, row.attrs, hw)
+    try:
+        return op.work(dims, row.attrs), _time(op, dims, row.attrs, hw)
+    except HardwareError as error:  # a module that keeps a format of its own, whatever the model is run in
+        raise HardwareError(f"{row.op} of {row.module}: {error}; choose a machine that computes it") from None
 
 
 def time_of_row(row, dims, hw) -> Time:

@@ -133,6 +133,10 @@ def test_requests_that_cannot_be_met(refused, args: str, said: str) -> None:
     [
         ("--model qwen3-8b --hw ascend-910b --quant fp8", "does not compute fp8; nearest: w8a8"),
         ("--model qwen3-8b --hw ascend-310p --dtype bf16", "ascend-310p does not compute bf16; it has fp16, int8"),
+        (
+            "--model flux.1-dev --hw ascend-310p",
+            "wo: ascend-310p does not compute fp32; it has fp16, int8; choose a machine",
+        ),
         ("--model qwen3-8b --hw ascend-310p --tp 16", "16 devices asked for, the machine connects at most 8"),
         ("--model deepseek-v3 --hw h100 --tp 8 --ep 3", "--ep 3 must divide tp x dp = 8; values that do: 1, 2, 4, 8"),
         ("--model mixtral-8x7b --hw h100 --tp 16 --ep 16", "has 8 experts; values that divide: 1, 2, 4, 8"),
