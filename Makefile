@@ -1,6 +1,6 @@
 # make simulate   install and run the flagship example
 # make test       install and run every test but the nightly ones
-# make nightly    the slow tests: 70 min of a quarter of a core, two thirds of it three surveys of all types there are
+# make nightly    the slow tests, surveys of all types there are among them: six minutes on two idle cores
 # make lint       style
 # make browser    install Chromium (Debian) for the tests of tests/browser, and run them
 # make bench      speed of the command      make clean   remove what make made
