@@ -17,7 +17,7 @@ from tensorcast.cost.described import described
 from tensorcast.cost.overlap import Task, hidden_seconds
 from tensorcast.cost.passes import Passes, Pipeline, Priced, Steps, by_piece, count_of, rows_of
 from tensorcast.cost.pricing import price
-from tensorcast.cost.time import BOUNDS
+from tensorcast.cost.time import BOUNDS, Time
 from tensorcast.ops.base import Work
 from tensorcast.optable import OpTable, Piece, Row
 
@@ -118,8 +118,12 @@ def evaluate(
     for index, beside in enumerate(sides):
         for half, (piece, steps) in enumerate(beside):
             basis = piece.basis(steps.batch, np.array(steps.tokens), np.array(steps.past))
+            known: dict[tuple, tuple[Work, Time]] = {}  # blocks of a network are alike in most of their calls
             for row in rows_of(piece, pipeline, hidden, item):
-                work, time = _priced(row, piece, basis, steps, hw)
+                call = (row.op, *row.dims.items(), repr(row.attrs))
+                if call not in known:
+                    known[call] = _priced(row, piece, basis, steps, hw)
+                work, time = known[call]
                 for stage, buckets in enumerate(stages):
                     if count := count_of(row, pipeline, stage):
                         buckets[index][half].append(Priced(row, count, work, time))
@@ -154,7 +158,7 @@ def _device_s(chains, steps: Steps, saved) -> float:
     return sum(float(np.sum(seconds)) for seconds in every) - less
 
 
-def _priced(row: Row, piece: Piece, basis, steps: Steps, hw):
+def _priced(row: Row, piece: Piece, basis, steps: Steps, hw) -> tuple[Work, Time]:
     coefficients = {name: np.asarray(c) for name, c in row.dims.items()}
     if steps.lengths and not _is_linear(piece, coefficients):
         new, more = np.array(steps.lengths)[:, :, None].transpose(1, 0, 2)
@@ -193,6 +197,12 @@ def _varying(basis) -> np.ndarray:
     return np.any(basis != basis[:, :1], axis=1)
 
 
+def _of_each(value, n: int) -> np.ndarray:
+    """One value a pass; NumPy takes its time to spread what is spread already."""
+    value = np.asarray(value)
+    return value if value.shape == (n,) else np.broadcast_to(value, (n,))
+
+
 def _summary(chains, steps: Steps, hw, pipeline: Pipeline, eager: bool, saved):
     """(figures of the passes of one piece; seconds of each pass; of the device alone)
 
@@ -203,13 +213,13 @@ def _summary(chains, steps: Steps, hw, pipeline: Pipeline, eager: bool, saved):
 
     def total(value, count) -> float:
         of_pass = np.asarray(value, dtype=float)
-        return float(of_pass.item() if n == 1 else np.sum(np.broadcast_to(of_pass, (n,)))) * count * share
+        return float(of_pass.item() if n == 1 else np.sum(_of_each(of_pass, n))) * count * share
 
     totals = dict.fromkeys(WORK, 0.0)
     by_bound = dict.fromkeys(BOUNDS, 0.0)
     halves, busy, launches, per_step = [[] for _ in chains], 0.0, 0, np.zeros(n)
     for ops, (row, count, work, time) in ((ops, row) for ops, rows in zip(halves, chains, strict=True) for row in rows):
-        seconds, bounds = np.broadcast_to(time.seconds, (n,)), np.broadcast_to(time.bound, (n,))
+        seconds, bounds = _of_each(time.seconds, n), _of_each(time.bound, n)
         per_step = per_step + seconds * count
         launches += count * float(np.mean(time.launches))
         op = {"op": row.op, "module": row.module, "count": count * n * share}
