@@ -1,4 +1,4 @@
-// Rows of a search: charts over the axes one chooses, and a table of all. Columns travel packed, see report/explorer.py.
+// Rows of a search: charts over the axes one chooses, and a table of all. Columns travel packed, see report/pages/explorer.py.
 const choices = JSON.parse(read("choices").textContent);
 const figureNames = new Set(Object.keys(choices.figures));
 let packedColumns, rowCount;

@@ -145,7 +145,7 @@ def _asked(module: nn.Module, method: str) -> Any:
     find = getattr(module, method, None)
     try:
         return find() if find is not None else None
-    except NotImplementedError:
+    except NotImplementedError:  # what transformers' base classes say of methods that a class does not write
         return None
 
 

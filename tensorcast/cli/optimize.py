@@ -34,11 +34,7 @@ SECTIONS = {
     "Search": (
         "devices", "ttft", "tpot", "memory_headroom", "objective", "price", "mode", "top", "jobs", "no_cache",
     ),
-    **{
-        title: tuple(name for name in names if name not in NOT_SEARCHED)
-        for title, names in simulate.SECTIONS.items()
-        if title not in ("Training", "Output")
-    },
+    **simulate.sections_without(NOT_SEARCHED),
     "Output": (
         "json_file", "csv_file", "html_file", "markdown_file", "parquet_file", "keep", "force", "emit", "quiet",
         "debug",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from typing import Any
 
 import click
@@ -51,6 +52,12 @@ SECTIONS = {
         "force", "dump_graph", "emit", "top", "quiet", "require_fit", "debug",
     ),
 }  # fmt: skip
+
+
+def sections_without(left: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """SECTIONS for a verb that takes these options but for those of `left`."""
+    kept = {title: tuple(name for name in names if name not in left) for title, names in SECTIONS.items()}
+    return {title: names for title, names in kept.items() if names}
 
 
 @click.command(

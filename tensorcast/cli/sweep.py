@@ -39,14 +39,7 @@ OWN = {
         "debug",
     ),
 }
-SECTIONS = {
-    **{
-        title: tuple(name for name in names if name not in NOT_SWEPT)
-        for title, names in simulate.SECTIONS.items()
-        if title != "Output"
-    },
-    **OWN,
-}
+SECTIONS = {**simulate.sections_without(NOT_SWEPT), **OWN}
 
 
 @click.command(

@@ -24,7 +24,7 @@ def _grouped(machine: Machine):
     ends = torch.tensor([16, 32], dtype=torch.int32, device=machine.device)
     try:
         product(machine.random(32, 64), machine.random(2, 64, 64), offs=ends)
-    except (RuntimeError, NotImplementedError):
+    except (RuntimeError, NotImplementedError):  # of torch: no such kernel for this device
         return None
     return product
 

@@ -11,11 +11,12 @@ if TYPE_CHECKING:
 
 
 class Format(NamedTuple):
-    """`maker`: module and function, (result, and those of `options` that it takes) → text or bytes."""
+    """`maker`: module and function, (result, and those of `options` that it takes) → text or bytes; None: written
+    as it is made, by a function of its own."""
 
     suffix: str
     media_type: str
-    maker: tuple[str, str]
+    maker: tuple[str, str] | None
     options: tuple[str, ...] = ()
 
 
@@ -64,6 +65,8 @@ FORMATS: Mapping[str, Mapping[str, Format]] = {
     },
 }
 """Results: of simulate the `Estimate.to_dict()`, of optimize the Optimum, of compare the Comparison."""
+TRACE = Format(".trace.json", "application/json", None)
+"""Of simulate too, by `perfetto.write_trace`."""
 
 
 def content(verb: str, name: str, result: Any, **options: Any) -> str | bytes:

@@ -7,11 +7,12 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tensorcast.errors import InputError
 from tensorcast.estimate import Estimate, simulate
 from tensorcast.report.data.json import strict
+from tensorcast.report.files import FORMATS, TRACE
 from tensorcast.ui.ahead import Options, neighbours
 from tensorcast.ui.controls import SCALES, arguments
 from tensorcast.ui.tracer import Tracer
@@ -24,23 +25,11 @@ Controls = Mapping[str, str | bool]
 MEMORY = (TOTAL, "capacity_bytes", "max_batch", "max_context")
 
 
-class Kind(NamedTuple):
-    """A report to download: the method of `Estimate` that writes it, the ending of its name, its media type."""
-
-    method: str
-    ending: str
-    media: str
-
-
-DOWNLOADS: Mapping[str, Kind] = {
-    "HTML": Kind("to_html", "html", "text/html"),
-    "JSON": Kind("to_json", "json", "application/json"),
-    "CSV": Kind("to_csv", "csv", "text/csv"),
-    "Markdown": Kind("to_markdown", "md", "text/markdown"),
-    "Parquet": Kind("to_parquet", "parquet", "application/vnd.apache.parquet"),
-    "Tables": Kind("to_tables", "zip", "application/zip"),
-    "Perfetto": Kind("to_trace", "trace.json", "application/json"),
-}
+DOWNLOADS = {
+    "HTML": "html", "JSON": "json", "CSV": "csv", "Markdown": "markdown", "Parquet": "parquet", "Tables": "tables",
+    "Perfetto": "trace",
+}  # fmt: skip
+"""What a report is called on the page → its format: `Estimate.to_FORMAT` writes it."""
 
 
 class Untraced(Exception):
@@ -83,19 +72,19 @@ class Answers:
         }
         return strict(answer)
 
-    def download(self, kind: str, options: Controls, more: str) -> tuple[str, bytes]:
-        """(file name, content) of a report, a name of `DOWNLOADS`."""
+    def download(self, kind: str, options: Controls, more: str) -> tuple[str, str, bytes]:
+        """(file name, media type, content) of a report, one of `DOWNLOADS`."""
         if kind not in DOWNLOADS:
             raise InputError(f"no report {kind!r}; there are {', '.join(DOWNLOADS)}")
         found = self._estimate(self._arguments(options, more))
-        method, ending, _ = DOWNLOADS[kind]
+        form = TRACE if DOWNLOADS[kind] == "trace" else FORMATS["simulate"][DOWNLOADS[kind]]
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"report.{ending}"
-            getattr(found, method)(str(path))
+            path = Path(folder) / f"report{form.suffix}"
+            getattr(found, f"to_{DOWNLOADS[kind]}")(str(path))
             content = path.read_bytes()
         figures = found.to_dict(timelines=False)
         name = f"{figures['model']['name']}-{figures['hardware']['devices']}x-{figures['hardware']['name']}"
-        return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', name).strip('._')}.{ending}", content
+        return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', name).strip('._')}{form.suffix}", form.media_type, content
 
     def _arguments(self, options: Controls, more: str) -> dict[str, Any]:
         return {**arguments(options, more), **self.given}

@@ -101,11 +101,11 @@ def application(answers: Answers, hosts: Collection[str] = LOOPBACK) -> FastAPI:
     @app.post("/download/{kind}")
     def download(kind: str, asked: Asked) -> Response:
         try:
-            name, report = answers.download(kind, asked.options, asked.more)
+            name, media_type, report = answers.download(kind, asked.options, asked.more)
         except Exception as error:
             return JSONResponse({"error": _said(error)})
         headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-        return Response(report, media_type=DOWNLOADS[kind].media, headers=headers)
+        return Response(report, media_type=media_type, headers=headers)
 
     return app
 

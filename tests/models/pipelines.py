@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import tensorcast as tc
 from tests.models.denoisers import FLUX_SMALL, WAN_TINY
 
 CLIP = {
@@ -66,3 +67,12 @@ def written(folder: Path, index: dict, parts: dict) -> str:
             (folder / name).mkdir(exist_ok=True)
             (folder / name / "config.json").write_text(json.dumps(config))
     return str(folder)
+
+
+def made(model, **options) -> tc.Estimate:
+    asked = {"hw": "h100-sxm", "image": "128x128", "input_len": 20, "steps": 10, **options}
+    return tc.simulate(model=model, **asked)
+
+
+def flops(estimate, phase: str = "denoise") -> float:
+    return estimate.phases[phase]["matrix_flops"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from tensorcast.models.build import build_blueprint
+from tensorcast.transformer_model import Deployment, deployed_model
+
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 _TEXT = {
     "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -84,3 +87,12 @@ TOWERS = {
         {**_VIT, "model_type": "idefics3_vision", "image_size": 56, "patch_size": 14}, scale_factor=2,
     ),
 }  # fmt: skip
+
+IMAGES = ((100, 150), (230, 120))
+
+
+def deployed(source, images=IMAGES, **options):
+    from tensorcast.layers.attention import INTERFACE, register_interface
+
+    register_interface()
+    return deployed_model(build_blueprint(source, attn_implementation=INTERFACE), Deployment(images=images, **options))

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     import pandas
 
 ENDS = ("fits", "reason")
-
-
 WORDS = {"fits": ("fit", "do not fit"), "meets_limits": ("meet the limits", "miss the limits")}
 """Of the rows of which such a column is true, and of the others."""
 
@@ -81,7 +79,7 @@ def charted(frame: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def figures_of(frame: pandas.DataFrame) -> list[str]:
-    """The columns with figures, as far as a row has them: those of search/figures.py, and numbers of one's own."""
+    """The columns with figures, as far as a row has them: those of `FIGURES`, and numbers of one's own."""
     return [name for name in frame.columns if _is_figure(frame, name) and frame[name].notna().any()]
 
 
